@@ -1,0 +1,163 @@
+"""The nouns a person or a rule holds in the hand. Frozen; they import nothing of ours.
+
+Exchanges, facts and observations come by the million and are tables (``tables.py``); these come by the thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+FAMILIES = ("identity", "network", "template", "tempo", "content", "migration")
+"""Families of evidence. Within one, only the strongest counts; families add up."""
+
+CAPABILITIES = (
+    "agentic_coding", "tool_use", "coding", "data_analysis", "computer_use", "vision",
+    "math_reasoning", "cot_elicitation", "grading", "sensitive_rewrite", "other",
+)  # fmt: skip
+"""What a distillation query is after, in the contract's words; a fact's ``capability`` is an index into this."""
+
+
+ELICITATIONS = (
+    "none", "step_traces", "rebuild_reasoning", "pretext", "rubric_grading", "answer_cleaning",
+    "sensitive_rewrite", "trajectory", "data_generation",
+)  # fmt: skip
+"""Ways of making training data that can be seen in one prompt; a fact's ``elicitation_kind`` is an index into this."""
+
+
+class Axis(StrEnum):
+    """A campaign is judged on three axes, all needed."""
+
+    COORDINATION = "coordination"
+    EXTRACTION = "extraction"
+    CONCEALMENT = "concealment"
+
+
+class Outcome(StrEnum):
+    """What became of a cluster that was judged."""
+
+    CAMPAIGN = "campaign"
+    REVIEW = "review"
+    LET_GO = "let_go"
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """One piece of proof: a value, how many accounts of the cluster hold it, and how many chance would give.
+
+    ``bits`` is the log2 likelihood ratio it contributes; ``text`` is a sentence for an analyst, without content or
+    personal values; ``holders`` counts the accounts that hold the value anywhere in the log.
+    """
+
+    axis: Axis
+    family: str
+    detector: str
+    bits: float
+    text: str
+    members: int = 0
+    holders: int = 0
+    expected: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """An honest explanation that was considered, and the numbers that reject it or make it stand."""
+
+    name: str
+    explains: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why one account is counted to a campaign; the shape of ``accounts.parquet``'s ``reasons``."""
+
+    family: str
+    bits: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One account of a cluster. ``risk`` is a probability in [0, 1]; times are UTC."""
+
+    account_id: str
+    risk: float
+    exchanges: int
+    first_seen: datetime
+    last_seen: datetime
+    reasons: tuple[Reason, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.risk <= 1:
+            raise ValueError(f"risk of {self.account_id!r} must lie in [0, 1]: {self.risk}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pivot:
+    """Share of a campaign's traffic on a new model in the 24 h after its release, beside that of honest accounts."""
+
+    model: str
+    share_24h: float
+    benign_share_24h: float
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A dot of a campaign's picture: an account or a value many of its accounts share. ``x``, ``y`` in [0, 1]."""
+
+    key: str
+    kind: str
+    label: str
+    weight: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One UTC day of a campaign: exchanges of its accounts, those judged distillation, accounts active."""
+
+    day: str
+    exchanges: int
+    distillation: int
+    accounts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """Accounts judged to have one hidden operator who makes training data; or, by ``outcome``, merely looked like it.
+
+    ``bits`` holds the log-odds by axis, ``evidence`` the coordination and extraction bits by family, ``confidence`` a
+    probability, ``q_value`` the expected share of false campaigns among those at least this strong, ``capabilities``
+    shares over the exchanges judged to be distillation queries. ``edges`` join indices of ``nodes``.
+    """
+
+    campaign_id: str
+    outcome: Outcome
+    members: tuple[Member, ...]
+    exchanges: int
+    first_seen: datetime
+    last_seen: datetime
+    confidence: float
+    q_value: float
+    bits: Mapping[Axis, float]
+    evidence: Mapping[str, float]
+    capabilities: Mapping[str, float]
+    models: tuple[str, ...]
+    summary: str
+    exhibits: tuple[Exhibit, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    pivot: Pivot | None = None
+    detected_at: datetime | None = None
+    days: tuple[Day, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[tuple[int, int], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if len({m.account_id for m in self.members}) != len(self.members):
+            raise ValueError(f"campaign {self.campaign_id}: an account is listed twice")
+        if self.first_seen > self.last_seen:
+            raise ValueError(f"campaign {self.campaign_id}: first_seen after last_seen")
