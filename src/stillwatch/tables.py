@@ -154,6 +154,25 @@ OBSERVATIONS = Table("observations", "facts folded per account, kind and value",
     C("last", UTC_US, "last seen"),
 ))  # fmt: skip
 
+PROFILES = Table("accounts", "what is kept of an account, in the engine's table ``accounts``", (
+    C("account", _I4, "dense number of the account", True),
+    C("customer", _I4, "number of the customer: the first account of its declared organisation, or itself", True),
+    C("created_at", UTC_US, "sign-up"),
+    C("org", _I8, "hash of the organisation it declares"),
+    C("programme", _S, "none, education, research, startup"),
+    C("plan", _S, "free, payg, enterprise"),
+    C("verification", _S, "none, email, phone, card, domain, id, contract"),
+    C("card", _I8, "hash of its payment instrument"),
+    C("issuer", _I8, "hash of who issued that"),
+    C("phone", _I8, "hash of its phone"),
+    C("mail_domain", _I8, "hash of its mail domain"),
+    C("referrer", _I8, "hash of where it came from"),
+    C("signup_net", _I8, "hash of the /24 or /48 it signed up from"),
+    C("signup_tls", _I8, "hash of the TLS fingerprint at sign-up"),
+    C("billing_country", _I8, "hash of the country of the bill"),
+    C("phone_country", _I8, "hash of the country of the phone"),
+))  # fmt: skip
+
 TRUTH = Table("truth", "one row per account of a simulated log", (
     C("account_id", _S, "the account", True),
     C("campaign_id", _S, "the planted campaign; null for an honest account"),

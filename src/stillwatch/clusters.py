@@ -1,0 +1,59 @@
+"""Ties to clusters: which accounts belong together at all, before anybody asks why.
+
+Accounts and the values that tie them form a bipartite graph, so a value with n holders costs n edges. Its communities
+(Leiden, Traag et al. 2019, on modularity, fixed seed) are *proposals*; ``membership.py`` keeps only the accounts with
+reasons of their own, and ``judgement.py`` asks what honest thing would explain each.
+"""
+
+from __future__ import annotations
+
+import random
+
+import igraph
+import numpy as np
+import pyarrow as pa
+
+MAX_BITS = 12.0
+"""No single tie pulls harder than this, so one freak value cannot glue two communities."""
+
+
+def resolve(ties: pa.Table, smallest: int = 4, resolution: float = 1.0, seed: int = 7) -> list[np.ndarray]:
+    """Communities of accounts in ``ties`` (account, kind, value, bits), largest first; each a sorted array of accounts.
+
+    Accounts of the same value are joined through it. Communities with fewer than ``smallest`` accounts are dropped:
+    they cannot become campaigns.
+    """
+    if not ties.num_rows:
+        return []
+    account, accounts = dense(ties["account"].to_numpy())
+    value, values = dense(pair_key(ties["kind"], ties["value"]))
+    bits = np.minimum(ties["bits"].to_numpy(), MAX_BITS)
+    graph = igraph.Graph(
+        n=len(accounts) + len(values),
+        edges=np.column_stack([account, value + len(accounts)]),
+        edge_attrs={"weight": bits},
+    )
+    random.seed(seed)
+    igraph.set_random_number_generator(random)
+    parts = graph.community_leiden(
+        objective_function="modularity", weights="weight", resolution=resolution, n_iterations=4
+    ).membership
+    label = np.asarray(parts)[: len(accounts)]
+    order = np.argsort(label, kind="stable")
+    groups = np.split(accounts[order], np.flatnonzero(np.diff(label[order])) + 1)
+    return sorted((np.sort(g) for g in groups if len(g) >= smallest), key=lambda g: (-len(g), g[0]))
+
+
+def dense(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dense numbers of ``values`` and the sorted distinct values they stand for."""
+    distinct, number = np.unique(values, return_inverse=True)
+    return number, distinct
+
+
+def pair_key(kind: pa.ChunkedArray, value: pa.ChunkedArray) -> np.ndarray:
+    """One number for each distinct (kind, value)."""
+    code = kind.combine_chunks().dictionary_encode()
+    if isinstance(code, pa.ChunkedArray):
+        code = code.combine_chunks()
+    number, _ = dense(value.to_numpy())
+    return number * 64 + code.indices.to_numpy()
