@@ -78,7 +78,7 @@ class Holdings:
     def cap(self) -> np.ndarray:
         """For each value, the largest number of holders with which it still is rare evidence (0: never)."""
         share = np.array([KINDS[k].cap for k in KIND_NAMES])[self.kind]
-        return np.where(share > 0, np.maximum(20, share * self.n), 0)
+        return np.where(share > 0, np.maximum(50, share * self.n), 0)
 
     def degrees(self) -> np.ndarray:
         """Rare values per customer and kind, (accounts, kinds)."""

@@ -10,9 +10,10 @@
 Coherence is the heart of discovery: a value is a hypothesis, tested once on its holders, so n holders cost n rows and no
 pairs are made. For S holders of a value and another kind whose values u are held by h(u) of N customers, the
 holders' coincidences are ``tied = sum over u of max(0, s(u) - 1)`` with s(u) holders in common. If they were S random
-customers, s(u) would be binomial and the expectation ``sum over u of S h/N - 1 + (1 - h/N)^S``; it is scaled by how much
-busier than others the holders are, squared, and by how concentrated they are in a few countries (neighbours share
-networks). ``bits`` is the Poisson log-likelihood ratio of ``tied`` against that expectation.
+customers, s(u) would be binomial and the expectation ``sum over u of S h/N - 1 + (1 - h/N)^S``. How common u is, is asked
+of the *other* customers, ``h - s`` of ``N - S``: a campaign must not hide in the base rate it makes itself. Where an account
+can hold many values, the expectation is scaled by how much busier than others the holders are, squared; and always by how
+concentrated they are in a few countries, since neighbours share networks. ``bits`` is the Poisson log-likelihood ratio of ``tied`` against that expectation.
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ BASE_STEPS = {
         JOIN holders h ON h.kind = o.kind AND h.value = o.value
         JOIN kinds k ON k.kind = o.kind
         CROSS JOIN population p
-        WHERE k.cap > 0 AND h.holders <= greatest(20, k.cap * p.customers)""",
+        WHERE k.cap > 0 AND h.holders <= greatest(50, k.cap * p.customers)""",
     "busy": """
         SELECT account FROM rare GROUP BY account HAVING count(*) > 2000""",
     "rarities": """
-        SELECT kind, holders, count(*) AS number, sum(holders) AS held FROM (
+        SELECT kind, holders, CAST(count(*) AS DOUBLE) AS number,
+               CAST(sum(holders) AS DOUBLE) AS held FROM (
             SELECT DISTINCT kind, value, holders FROM rare) distinct_values
         GROUP BY kind, holders""",
     "anchors": """
@@ -87,26 +89,35 @@ BASE_STEPS = {
         GROUP BY kind, value""",
     "companions": """
         SELECT a.kind AS kind, a.value AS value, max(a.holders) AS holders, b.kind AS other, b.value AS other_value,
-               count(*) AS shared
+               max(b.holders) AS other_holders, count(*) AS shared
         FROM anchors a JOIN rare b ON b.account = a.account AND b.family <> a.family
         GROUP BY a.kind, a.value, b.kind, b.value""",
     "tied": """
-        SELECT kind, value, max(holders) AS holders, other, sum(shared - 1) AS tied, sum(shared) AS held
-        FROM companions GROUP BY kind, value, other""",
+        SELECT kind, value, max(holders) AS holders, other,
+               CAST(sum(shared - 1) AS DOUBLE) AS tied, CAST(sum(shared) AS DOUBLE) AS held,
+               sum(holders * 1.0 * (other_holders - shared) / (p.customers - holders + 1)
+                   + power(1 - (other_holders - shared) * 1.0 / (p.customers - holders + 1), holders)
+                   - holders * 1.0 * other_holders / p.customers
+                   - power(1 - other_holders * 1.0 / p.customers, holders)) AS own
+        FROM companions CROSS JOIN population p GROUP BY kind, value, other""",
     "chance": """
         SELECT s.holders AS holders, r.kind AS other,
                sum(r.number * (s.holders * r.holders * 1.0 / p.customers - 1
                    + power(1 - r.holders * 1.0 / p.customers, s.holders))) AS expected,
-               sum(r.held) * 1.0 / max(p.customers) AS degree
+               sum(r.held) AS held
         FROM (SELECT DISTINCT holders FROM tied) s CROSS JOIN rarities r CROSS JOIN population p
         GROUP BY s.holders, r.kind""",
     "coherence_chance": """
         SELECT t.kind AS kind, t.value AS value, t.holders AS holders, t.other AS other, t.tied AS tied,
-               greatest(1e-6, c.expected * greatest(1, power(t.held / t.holders / c.degree, 2))
-                   * greatest(1, coalesce(n.concentration, 1))) AS expected
+               greatest(1e-3, (c.expected + t.own) * greatest(1, coalesce(n.concentration, 1))
+                   * CASE WHEN k.many = 1
+                     THEN greatest(1, power(t.held / t.holders * (p.customers - t.holders + 1)
+                                            / greatest(1, c.held - t.held), 2)) ELSE 1 END) AS expected
         FROM tied t
         JOIN chance c ON c.holders = t.holders AND c.other = t.other
+        JOIN kinds k ON k.kind = t.other
         LEFT JOIN anchor_country n ON n.kind = t.kind AND n.value = t.value
+        CROSS JOIN population p
         WHERE t.tied > 0""",
     "coherence": """
         SELECT kind, value, holders, other, tied, expected,
@@ -133,10 +144,11 @@ def prepare(engine: Engine) -> None:
 
 
 def kinds_table() -> pa.Table:
-    """The declared kinds as rows ``kind, family, cap``."""
+    """The declared kinds as rows ``kind, family, cap, many``: whether an account can hold several values of it."""
     kinds = list(KINDS.values())
     return pa.table({
         "kind": pa.array([k.name for k in kinds]),
         "family": pa.array([k.family for k in kinds]),
         "cap": pa.array([k.cap for k in kinds], pa.float64()),
+        "many": pa.array([int(k.table == "facts") for k in kinds], pa.int32()),
     })  # fmt: skip

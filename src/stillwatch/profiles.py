@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
@@ -31,7 +32,7 @@ def profiles(accounts: pa.Table | None, seen: Numbering, privacy: Privacy) -> pa
         at = np.full(len(names), -1)
     else:
         rows = accounts
-        at = pa.compute.index_in(names, value_set=rows["account_id"].combine_chunks())
+        at = pc.index_in(names, value_set=rows["account_id"].combine_chunks())
         at = at.fill_null(-1).to_numpy(zero_copy_only=False)
     known = pa.array(np.where(at >= 0, at, 0), mask=at < 0)
     columns: dict[str, pa.Array] = {"account": pa.array(np.arange(len(names), dtype=np.int32))}

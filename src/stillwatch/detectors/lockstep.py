@@ -13,7 +13,7 @@ def _log(hours: dict[str, list[int]]) -> list[dict[str, object]]:
     return [{"account": a, "time": 60 * h, "wording": "w"} for a, hs in hours.items() for h in hs]
 
 
-_NOISE = [{"account": f"o{k}", "time": 60 * h, "wording": f"v{k}"} for k in range(12) for h in range(k % 5, 96, 5)]
+_NOISE = [{"account": f"o{k}", "time": 60 * h, "wording": f"v{k}"} for k in range(40) for h in range(k % 5, 96, 5)]
 
 DETECTOR = Detector(
     name="lockstep",
@@ -42,7 +42,7 @@ DETECTOR = Detector(
             SELECT wording, count(*) AS worked, count(DISTINCT account) AS holders
             FROM lockstep_hours GROUP BY wording""",
         "lockstep_tied": """
-            SELECT wording, sum(met - 1) AS tied FROM (
+            SELECT wording, CAST(sum(met - 1) AS DOUBLE) AS tied FROM (
                 SELECT wording, slot, count(*) AS met FROM lockstep_hours GROUP BY wording, slot) cells
             GROUP BY wording""",
         "lockstep_chance": """

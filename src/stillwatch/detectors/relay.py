@@ -35,7 +35,7 @@ DETECTOR = Detector(
             WHERE u.stops < s.last - INTERVAL 48 HOUR
             GROUP BY u.value, u.stops""",
         "relay_wakes": """
-            SELECT a.value AS value, a.slot AS slot, sum(b.stopped) AS stopped
+            SELECT a.value AS value, a.slot AS slot, CAST(sum(b.stopped) AS BIGINT) AS stopped
             FROM relay_stops a JOIN relay_stops b
               ON b.value = a.value AND b.slot <= a.slot AND b.slot > a.slot - INTERVAL 4 HOUR
             GROUP BY a.value, a.slot

@@ -8,7 +8,7 @@ sign-up. Networks that more than 1 % of all customers use are infrastructure and
 from stillwatch.detectors import Detector, Example
 
 _POOL = [row for a, card in zip("abcdef", "xxyyzz") for row in ((a, "net", "n"), (a, "card", card))]
-_CROWD = [row for k in range(40) for row in ((f"o{k}", "net", f"m{k // 2}"),)]
+_CROWD = [row for k in range(400) for row in ((f"o{k}", "net", f"m{k // 2}"), (f"o{k}", "card", f"c{k // 2}"))]
 
 DETECTOR = Detector(
     name="shared_address",

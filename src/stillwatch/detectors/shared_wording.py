@@ -8,7 +8,7 @@ batch. The tie weighs by how rare the wording is among customers.
 from stillwatch.detectors import Detector, Example
 
 _FARM = [row for a, card in zip("abcdef", "xxyyzz") for row in ((a, "wording", "w"), (a, "card", card))]
-_CROWD = [(f"o{k}", "card", f"c{k // 2}") for k in range(40)]
+_CROWD = [(f"o{k}", "card", f"c{k // 2}") for k in range(400)]
 
 DETECTOR = Detector(
     name="shared_wording",

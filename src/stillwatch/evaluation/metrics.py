@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillwatch.evaluation.asked import Asked, read_asked
 from stillwatch.evaluation.measures import Agreement, Overlap, Rate, agreement, overlap
-from stillwatch.evaluation.reading import (
-    Asked,
-    Sides,
-    lay_side_by_side,
-    read_asked,
-    read_campaigns,
-    read_outcome,
-    read_truth,
-)
+from stillwatch.evaluation.plain import plain
+from stillwatch.evaluation.reading import Sides, lay_side_by_side, read_campaigns, read_outcome, read_truth
 from stillwatch.evaluation.risks import RiskQuality, judge_risk
 
 MIN_PIECE_ACCOUNTS = 3
@@ -87,12 +81,9 @@ class Reported:
     accounts: int
     purity: Rate
     dominated_by: str | None
+    is_false: bool
     honest: Mapping[str, int]
     unknown: int
-
-    @property
-    def is_false(self) -> bool:
-        return sum(self.honest.values()) > FALSE_SHARE * self.purity.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +121,12 @@ class Evaluation:
 
     @property
     def headline(self) -> float:
+        """The worst of B-cubed F1, pairwise F1 and purity: neither one giant group nor a heap of splinters scores."""
         return self.agreement.headline
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"headline": self.headline, **plain(self)}
 
 
 def evaluate(truth: Path, result: Path, prices: Prices | None = None) -> Evaluation:
@@ -140,7 +136,7 @@ def evaluate(truth: Path, result: Path, prices: Prices | None = None) -> Evaluat
     """
     listed = read_campaigns(result)
     sides = lay_side_by_side(read_truth(truth), read_outcome(result))
-    asked = read_asked(truth, sides)
+    asked = read_asked(truth, sides.account_ids)
     counts = _overlap(sides, sides.in_truth)
     campaigns = tuple(_planted(sides, counts, row, listed, asked) for row in range(1, len(counts)))
     return Evaluation(
@@ -164,9 +160,7 @@ def _overlap(sides: Sides, of: NDArray[np.bool_]) -> Overlap:
     return overlap(sides.planted.codes[of], sides.reported.codes[of], shape)
 
 
-def _planted(
-    sides: Sides, counts: Overlap, row: int, listed: list[dict[str, Any]], asked: Asked | None
-) -> Planted:
+def _planted(sides: Sides, counts: Overlap, row: int, listed: list[dict[str, Any]], asked: Asked | None) -> Planted:
     held, accounts = counts[row, 1:], int(counts[row].sum())
     least = min(accounts, max(MIN_PIECE_ACCOUNTS, ceil(MIN_PIECE_SHARE * accounts)))
     pieces = [int(c) for c in np.argsort(-held, kind="stable") if held[c] >= least]
@@ -212,12 +206,13 @@ def _reported(sides: Sides, counts: Overlap, column: int) -> Reported:
     known, planted = int(counts[:, column].sum()), counts[1:, column]
     honest = sides.population.codes[members & sides.in_truth & (sides.planted.codes == 0)]
     by_population = {("?", *sides.population.names)[c]: int(n) for c, n in zip(*np.unique(honest, return_counts=True))}
-    is_true = len(honest) <= FALSE_SHARE * known and planted.any()
+    is_false = len(honest) > FALSE_SHARE * known
     return Reported(
         campaign_id=sides.reported.names[column - 1],
         accounts=int(members.sum()),
         purity=Rate(int(planted.max(initial=0)), known),
-        dominated_by=sides.planted.names[int(planted.argmax())] if is_true else None,
+        dominated_by=sides.planted.names[int(planted.argmax())] if planted.any() and not is_false else None,
+        is_false=is_false,
         honest=by_population,
         unknown=int((members & ~sides.in_truth).sum()),
     )

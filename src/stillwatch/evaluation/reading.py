@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from stillwatch.errors import UsageError
 
 TRUTH_FILE = "truth.parquet"
-TRUTH_EXCHANGES_FILE = "truth_exchanges.parquet"
 OUTCOME_HINT = "RESULT is the folder `stillwatch scan --out` wrote: accounts.parquet and campaigns.json"
 TRUTH_HINT = "TRUTH is truth.parquet, or the folder `stillwatch simulate` wrote it to"
 

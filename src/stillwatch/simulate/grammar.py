@@ -6,7 +6,8 @@ end and ``\\<`` for a literal bracket; ``4* `` in front makes it four times as l
 
 A slot is drawn anew for every row, unless it names who decides: ``<name@c>`` is the same throughout a conversation,
 ``<name@o>`` for all texts of one owner (a product, a kit, an operator), ``<name@v>`` for one variant of an owner's
-wording. Digits after the letter tell apart two draws of one section.
+wording. Digits after the letter tell apart two draws of one section. In ``[name@o]`` the owner picks the alternative,
+and what stands in it is drawn as usual.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SCOPES = {"": 0, "c": 1, "o": 2, "v": 3}
 PIECE, SYMBOL, NUMBER = 0, 1, 2
 MAX_TEXT_BYTES = 12_000
 _SLOT = re.compile(r"(?<!\\)<(?:#(\d+)-(\d+)|([a-z][a-z0-9_.]*))(?:@([cov])(\d*))?>")
-_SECTION = re.compile(r"\[([a-z][a-z0-9_.]*)\]$")
+_SECTION = re.compile(r"\[([a-z][a-z0-9_.]*(?:@[cov])?)\]$")
 _WEIGHT = re.compile(r"(\d+)\* ")
 
 
@@ -115,7 +116,7 @@ class _Compiler:
     pieces: dict[tuple[bytes, bool], int] = field(default_factory=dict)
     items: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     alternatives: list[tuple[int, int]] = field(default_factory=list)
-    sections: list[tuple[int, int]] = field(default_factory=list)
+    sections: list[tuple[int, int, int]] = field(default_factory=list)
 
     def piece(self, text: str, varied: bool) -> None:
         if text:
@@ -155,14 +156,15 @@ def _unescape(text: str) -> str:
 
 def compile_rules(rules: Mapping[str, Iterable[str]]) -> Grammar:
     """The grammar of these sections. An alternative that starts with ``~`` has the digits of its text varied by row."""
-    compiler = _Compiler({name: number for number, name in enumerate(rules)})
+    compiler = _Compiler({name.partition("@")[0]: number for number, name in enumerate(rules)})
     for name, alternatives in rules.items():
         start = len(compiler.alternatives)
         for text in alternatives:
             compiler.alternative(text, name)
         if len(compiler.alternatives) == start:
             raise UsageError(f"[{name}] of the grammar is empty")
-        compiler.sections.append((start, len(compiler.alternatives) - start))
+        chooser = SCOPES[name.partition("@")[2]]
+        compiler.sections.append((start, len(compiler.alternatives) - start, chooser))
     return Grammar(compiler.symbols, compiler.arrays())
 
 
@@ -190,10 +192,12 @@ def _render(starts, seeds, sections, alternatives, items, pieces, bounds, varied
             return row, used
         begin = used
         if starts[row] >= 0:
+            chooser = sections[starts[row], 2]
             state[0] = seeds[row, 0]
             slot_of[0] = 0
             state[0] = _stir(state[0])
-            first = sections[starts[row], 0] + np.int64(state[0] % np.uint64(sections[starts[row], 1]))
+            key = state[0] if chooser == 0 else _stir(seeds[row, chooser] ^ np.uint64(starts[row] * 7919))
+            first = sections[starts[row], 0] + np.int64((key >> np.uint64(7)) % np.uint64(sections[starts[row], 1]))
             next_item[0] = alternatives[first, 0]
             end_item[0] = alternatives[first, 0] + alternatives[first, 1]
             depth = 0
@@ -237,6 +241,8 @@ def _render(starts, seeds, sections, alternatives, items, pieces, bounds, varied
                     continue
                 if depth + 1 >= depth_max:
                     continue
+                if sections[a, 2] > 0 and scope == 0:
+                    key = _stir(seeds[row, sections[a, 2]] ^ np.uint64(a * 7919))
                 alternative = sections[a, 0] + np.int64((key >> np.uint64(7)) % np.uint64(sections[a, 1]))
                 depth += 1
                 next_item[depth] = alternatives[alternative, 0]

@@ -1,0 +1,1 @@
+"""What all adapters share: opening files, casting columns, refusing rows, counting what happened."""

@@ -1,0 +1,124 @@
+"""Text that is safe to hold: valid UTF-8, no NUL bytes, content no longer than the limit.
+
+What is wrong is replaced, never a reason to lose the row: U+FFFD in content; in ids and other short values the broken bytes
+are spelt out (``\\xff``), so that two different values stay two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from stillwatch.privacy import spans
+
+CONTENT = ("system", "prompt", "response")
+NUL, BROKEN, LONG = 1, 2, 4
+NOTES = {NUL: "NUL bytes in text, replaced", BROKEN: "invalid UTF-8 in text, replaced", LONG: "text over {:,} bytes, cut"}
+
+Flags = npt.NDArray[np.uint8]
+
+
+def mended(name: str, column: pa.Array, longest: int) -> tuple[pa.Array, Flags | None]:
+    """The column, safe; and per row what was wrong (NUL | BROKEN | LONG), None where nothing was."""
+    data, starts, ends = spans(column)
+    if not len(starts):
+        return column, None
+    limit = longest if name in CONTENT else np.iinfo(np.int64).max
+    if not _is_suspect(column, data, starts, ends, limit):
+        return column, None
+    flags = _flags(data, starts, ends, limit)
+    rows = np.flatnonzero(flags)
+    if not len(rows):
+        return column, None
+    fixed = [_mended(bytes(data[starts[r] : ends[r]]), name, limit) for r in rows]
+    # A row is read on its bytes: a text function must not touch the others before they are whole.
+    raw = pc.replace_with_mask(column.view(pa.binary()), flags != 0, pa.array(fixed, pa.binary()))
+    return raw.view(pa.string()), flags
+
+
+def _is_suspect(column: pa.Array, data: Any, starts: Any, ends: Any, limit: int) -> bool:
+    low, high = _extremes(data, int(starts.min()), int(ends.max()))
+    if low == 0 or int((ends - starts).max()) > limit:
+        return True
+    if high < 128:
+        return False
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
+def _mended(raw: bytes, name: str, limit: int) -> bytes:
+    if name in CONTENT:
+        cut = raw[:limit]
+        # Up to three bytes of a cut character go with it.
+        text = cut.decode("utf-8", "replace") if len(raw) <= limit else cut.decode("utf-8", "replace").rstrip("\ufffd")
+        return text.replace("\0", "\ufffd").encode()
+    return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00").encode()
+
+
+@njit(cache=True, nogil=True)
+def _extremes(data: Any, start: Any, end: Any) -> Any:
+    low, high = np.uint8(255), np.uint8(0)
+    for i in range(start, end):
+        low = min(low, data[i])
+        high = max(high, data[i])
+    return low, high
+
+
+@njit(cache=True, nogil=True)
+def _flags(data: Any, starts: Any, ends: Any, limit: Any) -> Any:
+    out = np.zeros(len(starts), np.uint8)
+    for i in range(len(starts)):
+        if ends[i] - starts[i] > limit:
+            out[i] |= LONG
+        if _has_nul(data, starts[i], ends[i]):
+            out[i] |= NUL
+        if not _is_utf8(data, starts[i], ends[i]):
+            out[i] |= BROKEN
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _has_nul(data: Any, start: Any, end: Any) -> Any:
+    for i in range(start, end):
+        if data[i] == 0:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _is_utf8(data: Any, at: Any, end: Any) -> Any:
+    """Well-formed by table 3-7 of the Unicode standard."""
+    while at < end:
+        lead = data[at]
+        at += 1
+        if lead < 0x80:
+            continue
+        if lead < 0xC2 or lead > 0xF4:
+            return False
+        more = 1 if lead < 0xE0 else 2 if lead < 0xF0 else 3
+        if at + more > end:
+            return False
+        low, high = 0x80, 0xBF
+        if lead == 0xE0:
+            low = 0xA0
+        elif lead == 0xED:
+            high = 0x9F
+        elif lead == 0xF0:
+            low = 0x90
+        elif lead == 0xF4:
+            high = 0x8F
+        if data[at] < low or data[at] > high:
+            return False
+        for i in range(1, more):
+            if data[at + i] & 0xC0 != 0x80:
+                return False
+        at += more
+    return True

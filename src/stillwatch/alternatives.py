@@ -1,0 +1,84 @@
+"""What honest thing would explain a cluster: each explanation with the numbers that reject it or make it stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stillwatch.cases import Case
+from stillwatch.evidence import KIND_NAMES, Holdings
+from stillwatch.types import Alternative
+
+SITE_NETS = 4
+"""A site (an office, a campus, a venue) is at most this many networks."""
+
+
+def consider(case: Case, holdings: Holdings) -> tuple[Alternative, ...]:
+    """Every alternative, those that explain first."""
+    found = [alternative for look in ALTERNATIVES if (alternative := look(case, holdings)) is not None]
+    return tuple(sorted(found, key=lambda a: not a.explains))
+
+
+def one_payer(case: Case, _: Holdings) -> Alternative | None:
+    """One card pays for most of them: an accountable customer."""
+    cards = case.tables["case_accounts"]["card"].to_numpy(zero_copy_only=False)
+    cards = cards[cards != 0]
+    if len(cards) < 3:
+        return None
+    share = float(np.unique(cards, return_counts=True)[1].max() / case.size)
+    return Alternative("one payer", share >= 0.5, f"the commonest payment instrument pays for {share:.0%} of the accounts")
+
+
+def one_site(case: Case, _: Holdings) -> Alternative | None:
+    """A few networks carry most of everybody's traffic: a class, a venue, an office."""
+    share = np.sort(case.tables["case_sites"]["share"].to_numpy())[::-1]
+    if not len(share):
+        return None
+    top = float(share[:SITE_NETS].sum() / case.size)
+    return Alternative("one site", top >= 0.5, f"{SITE_NETS} networks carry {top:.0%} of the accounts' traffic")
+
+
+def one_domain(case: Case, _: Holdings) -> Alternative | None:
+    """Most have mail addresses of one domain that hardly anybody else has: a company that did not say so."""
+    domains = case.tables["case_accounts"]["mail_domain"].to_numpy(zero_copy_only=False)
+    known, counts = np.unique(domains[domains != 0], return_counts=True)
+    if not len(known):
+        return None
+    top = int(np.argmax(counts))
+    everybody = case.tables["case_domains"]
+    at = int(np.flatnonzero(everybody["mail_domain"].to_numpy() == known[top])[0])
+    holders, share = everybody["holders"][at].as_py(), counts[top] / case.size
+    own = counts[top] / holders
+    explains = bool(share >= 0.5 and own >= 0.5)
+    text = f"{share:.0%} have one mail domain, and {own:.0%} of that domain's accounts are among them"
+    return Alternative("one company", explains, text)
+
+
+def one_programme(case: Case, _: Holdings) -> Alternative | None:
+    """Most are verified by contract or belong to one programme."""
+    rows = case.tables["case_accounts"]
+    contract = sum(1 for v in rows["verification"].to_pylist() if v in ("contract",)) / case.size
+    taught = sum(1 for v in rows["programme"].to_pylist() if v in ("education",)) / case.size
+    if max(contract, taught) == 0:
+        return None
+    text = f"{contract:.0%} are verified by contract, {taught:.0%} are in the education programme"
+    return Alternative("verified or taught", max(contract, taught) >= 0.5, text)
+
+
+def public_tool(case: Case, holdings: Holdings) -> Alternative | None:
+    """What they have in common in wording is used by many others too."""
+    position, value = holdings.values_of(case.members)
+    worded = np.isin(holdings.kind[value], [KIND_NAMES.index("wording"), KIND_NAMES.index("system")])
+    values, inside = np.unique(value[worded], return_counts=True)
+    keep = inside >= max(3, 0.1 * case.size)
+    if not keep.any():
+        return None
+    own = float(np.average(inside[keep] / holdings.holders[values[keep]], weights=inside[keep]))
+    text = f"of those who use the wordings they share, {own:.0%} are among them"
+    return Alternative("a public tool", False, text)
+
+
+ALTERNATIVES: tuple[Callable[[Case, Holdings], Alternative | None], ...] = (
+    one_payer, one_site, one_domain, one_programme, public_tool,
+)  # fmt: skip

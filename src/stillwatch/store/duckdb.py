@@ -1,0 +1,85 @@
+"""The embedded engine, and the default: DuckDB in this process, held to a memory limit.
+
+Tables live in a temporary database file, compressed, so that a log larger than memory fits; what a join or a sort spills
+goes beside it, up to half of the free disk. The file dies with the engine: it is working memory, not storage.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from stillwatch.errors import EngineError
+from stillwatch.store import Params, step_failed
+from stillwatch.store.sql import parameters, quoted
+
+SPILL_SHARE = 0.5
+"""Share of the free disk that spilling may take, so that a runaway join fails and does not fill the machine."""
+
+
+class DuckDB:
+    """An ``Engine``. One connection: call it from one thread at a time; it runs each step on ``threads`` threads."""
+
+    def __init__(self, memory: str = "3GB", threads: int | None = None, spill: Path | None = None) -> None:
+        if spill is not None:
+            spill.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="stillwatch-", dir=spill))
+        settings = {
+            "memory_limit": memory,
+            "temp_directory": str(self._folder / "spill"),
+            "max_temp_directory_size": f"{int(shutil.disk_usage(self._folder).free * SPILL_SHARE)}B",
+            "autoinstall_known_extensions": False,  # nothing is fetched from a network
+            "autoload_known_extensions": False,
+            **({"threads": threads} if threads else {}),
+        }
+        try:
+            self._db = duckdb.connect(str(self._folder / "tables.duckdb"), config=settings)
+        except duckdb.Error as e:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise EngineError(f"the embedded engine does not open: {e}", hint="check memory, threads and spill") from e
+        # Rows are sets here: not keeping their order lets DuckDB group and join in much less memory.
+        self._db.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET enable_progress_bar = false")
+
+    def append(self, table: str, batch: pa.Table | pa.RecordBatch) -> None:
+        source = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+        target = quoted(table)
+        try:
+            self._db.register("_appended", source)
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {target} AS SELECT * FROM _appended LIMIT 0")
+            self._db.execute(f"INSERT INTO {target} BY NAME SELECT * FROM _appended")
+        except duckdb.Error as e:
+            raise step_failed(table, "append", e) from e
+        finally:
+            self._db.unregister("_appended")
+
+    def step(self, name: str, sql: str, params: Params = {}) -> None:  # noqa: B006  # read only
+        try:
+            self._db.execute(f"CREATE OR REPLACE TABLE {quoted(name)} AS {sql}", _bound(sql, params))
+        except duckdb.Error as e:
+            raise step_failed(name, sql, e) from e
+
+    def rows(self, sql: str, params: Params = {}) -> pa.Table:  # noqa: B006  # read only
+        text = f"SELECT * FROM {quoted(sql)}" if sql.isidentifier() else sql
+        try:
+            return self._db.sql(text, params=_bound(text, params)).to_arrow_table()
+        except duckdb.Error as e:
+            raise step_failed("rows", sql, e) from e
+
+    def close(self) -> None:
+        self._db.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> DuckDB:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _bound(sql: str, params: Params) -> dict[str, object]:
+    """Of ``params``, those that ``sql`` reads: DuckDB refuses one too many."""
+    return {name: params[name] for name in parameters(sql) if name in params}

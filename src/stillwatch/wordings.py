@@ -1,0 +1,633 @@
+"""Wording families: which exchanges were built from one wrapper, whatever was put into its slots.
+
+A sketch (``fingerprints``) keeps the shingles at the head and tail of a text and a fair sample between. For the whole log:
+
+1. *recurrent* shingles are those seen at least ``MIN_ROWS`` times; the rest is slot text nobody else wrote;
+2. two shingles are joined if one follows the other in most places where either occurs: phrases that every writer uses
+   have many neighbours and stay alone. What hangs together is a *part*;
+3. parts found in mostly the same rows (head and tail of one wrapper, sentences in any order) make a *group*;
+4. a group that mostly occurs beside one of far more varied content is a *slot* that recurs, and does not split its wrapper;
+   unless accounts keep to it: then it is the special end of a common head, and the better answer;
+5. a row belongs to the group that explains most of it, counting varied groups more; that is its family.
+
+Ids come from the keyed shingles, so they do not depend on the order of rows and agree between runs under one key.
+Beside the sketches (192 B a row at width 48) it takes as much again for numbered shingles, about 16 B for each recurrent
+shingle, 24 B for each group a row touches and buffers of at most ``BUFFER`` words: under 1.5 GB for 3 million rows of
+width 48.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+MIN_ROWS = 3
+"""Rows a shingle, a pair of parts or a family must be seen in."""
+MIN_SHINGLES = 4
+"""Shingles a family's wrapper must have."""
+MIN_MATCH = 3
+"""Shingles of the wrapper a row must have, and at least ``MATCH_SHARE`` of it."""
+MATCH_SHARE = 0.15
+UNEVEN = 1.3
+"""How much more common one of two shingles or parts of a wrapper may be, chance aside: an ending that half of the users of
+a head have is no piece of the head."""
+TOGETHER = 0.45
+"""Two parts are of one wrapper if found together in this share of the rows of each (long texts are only sampled)."""
+BROADER, SLOT_RATIO = 1.2, 5.0
+"""How much broader (contents times repeats) a head is than its ending, and a wrapper than a slot others use too."""
+MANY_CONTENTS = 12
+"""Contents that make an ending a family where no account comes back."""
+KEPT_TO = 0.5
+"""Share of an account's rows of a common head in which it uses one ending, for that ending to be its own family."""
+MAX_TOUCHED = 12
+BUFFER = 1 << 25
+_WIDE = 32
+
+Matrix = npt.NDArray[np.uint32]
+Ids = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+TABLE = pa.schema([
+    pa.field("family", pa.int64()),
+    pa.field("exchanges", pa.int64()),
+    pa.field("accounts", pa.int64()),
+    pa.field("contents", pa.int64()),
+    pa.field("shingles", pa.int32()),
+    pa.field("fixed", pa.float32()),
+    pa.field("parent", pa.int64()),
+])  # fmt: skip
+"""A row per family: rows and accounts in it, different sketches among them (1: one text asked again), shingles of the
+wrapper that were sampled, mean share of a row's sketch that is wrapper, the family of the common head it ends (or 0)."""
+
+
+@dataclass(frozen=True)
+class Families:
+    """``family`` gives each row its family, 0 for none; ``table`` (``TABLE``) describes them."""
+
+    family: Longs
+    table: pa.Table
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """Groups each row has enough shingles of: a flat list of (row, group, shingles matched), rows in order."""
+
+    row: Ids
+    group: Ids
+    match: npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Per group: shingles, rows, different contents, the common head it ends and whether it is a mere slot of it."""
+
+    size: Ids
+    rows: Longs
+    contents: Longs
+    parent: Ids
+    slot: npt.NDArray[np.bool_]
+
+
+def resolve(sketches: Sequence[Matrix] | Matrix, accounts: Ids) -> Families:
+    """Families of rows by their sketches (one matrix, or several one below the other) and dense account numbers."""
+    chunks = [sketches] if isinstance(sketches, np.ndarray) else list(sketches)
+    if sum(len(c) for c in chunks) != len(accounts):
+        raise ValueError(f"{sum(len(c) for c in chunks)} sketches for {len(accounts)} accounts")
+    shingles, counts = _recurrent(chunks)
+    if not len(shingles):
+        return Families(np.zeros(len(accounts), np.int64), TABLE.empty_table())
+    ids = _number(chunks, shingles)
+    parts, sizes = _parts(ids, counts)
+    for block in ids:
+        _relabel(block, parts)
+    merged = _merge_parts(ids, sizes)
+    for block in ids:
+        _relabel(block, merged)
+    group_of = np.where(parts >= 0, merged[parts], -1).astype(np.int32)
+    size = np.bincount(merged, weights=sizes, minlength=int(merged.max(initial=-1)) + 1).astype(np.int32)
+    touched, lengths, content = _touch(ids, chunks, size)
+    del ids
+    groups = _describe(touched, content, size, accounts)
+    return _families(touched, groups, lengths, content, accounts, _names(shingles, counts, group_of, len(size)))
+
+
+def _recurrent(chunks: Sequence[Matrix]) -> tuple[Matrix, npt.NDArray[np.int32]]:
+    """Shingles seen at least MIN_ROWS times, sorted, and how often; sorted in slices of the hash range."""
+    histogram = np.zeros(4096, np.int64)
+    for chunk in chunks:
+        _histogram(chunk, histogram)
+    found = []
+    for low, high in _slices(histogram, BUFFER):
+        buffer = np.empty(int(histogram[low:high].sum()), np.uint32)
+        used = 0
+        for chunk in chunks:
+            used = _gather(chunk, low, high, buffer, used)
+        buffer.sort()
+        found.append(_runs(buffer, MIN_ROWS))
+    shingles = np.concatenate([np.zeros(0, np.uint32)] + [f[0] for f in found])
+    return shingles, np.concatenate([np.zeros(0, np.int32)] + [f[1].astype(np.int32) for f in found])
+
+
+def _slices(histogram: Longs, limit: int) -> Iterator[tuple[int, int]]:
+    """Ranges of bins with at most ``limit`` values together (one bin may exceed it)."""
+    low, total = 0, 0
+    for at, count in enumerate(histogram.tolist()):
+        if total and total + count > limit:
+            yield low, at
+            low, total = at, 0
+        total += count
+    if total:
+        yield low, len(histogram)
+
+
+def _number(chunks: Sequence[Matrix], shingles: Matrix) -> list[Ids]:
+    """Each sketch with its shingles replaced by their place among the recurrent ones, -1 for the others."""
+    bits = max(int(len(shingles)).bit_length() - 1, 1)
+    bounds = np.searchsorted(shingles, np.arange(1 << bits, dtype=np.uint64) << np.uint64(32 - bits)).astype(np.int32)
+    bounds = np.append(bounds, np.int32(len(shingles)))
+    return [_translate(chunk, shingles, bounds, 32 - bits) for chunk in chunks]
+
+
+def _parts(ids: Sequence[Ids], counts: Ids) -> tuple[Ids, Ids]:
+    """Part of each recurrent shingle (-1 for one that hangs together with no other) and the shingles of each part."""
+    after, before = _majority(ids, len(counts))
+    root = _join(after, before, counts)
+    return _dense(root, 2)
+
+
+def _majority(ids: Sequence[Ids], size: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """For each shingle the one that comes next, and before, in most places; rows (candidate, times). Majority vote:
+    a true majority always survives the vote, so the outcome does not depend on the order of rows."""
+    after, before = np.full((size, 2), 0, np.int32), np.full((size, 2), 0, np.int32)
+    after[:, 0] = before[:, 0] = -1
+    for block in ids:
+        _vote(block, after, before)
+    after[:, 1] = before[:, 1] = 0
+    for block in ids:
+        _count_votes(block, after, before)
+    return after, before
+
+
+def _dense(root: Ids, least: int) -> tuple[Ids, Ids]:
+    """Numbers components from 0; -1 for those with fewer than ``least`` members. Gives also their sizes."""
+    size = np.bincount(root, minlength=len(root))
+    kept = np.flatnonzero(size >= least)
+    number = np.full(len(root), -1, np.int32)
+    number[kept] = np.arange(len(kept), dtype=np.int32)
+    return number[root], size[kept].astype(np.int32)
+
+
+def _merge_parts(ids: Sequence[Ids], sizes: Ids) -> Ids:
+    """Group of each part: parts found in mostly the same rows are one wrapper."""
+    rows = np.zeros(len(sizes), np.int64)
+    for block in ids:
+        _count_parts(block, rows)
+    histogram = np.zeros(4096, np.int64)
+    for block in ids:
+        _pair_histogram(block, rows, histogram)
+    joined: list[Words] = []
+    for low, high in _slices(histogram, BUFFER // 2):
+        buffer = np.empty(int(histogram[low:high].sum()), np.uint64)
+        used = 0
+        for block in ids:
+            used = _gather_pairs(block, rows, low, high, buffer, used)
+        buffer.sort()
+        keys, times = _runs(buffer, MIN_ROWS)
+        left, right = (keys >> np.uint64(32)).astype(np.int64), (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        most = np.maximum(rows[left], rows[right])
+        joined.append(keys[times >= TOGETHER * most])
+    root = np.arange(len(sizes), dtype=np.int32)
+    _union_all(root, np.concatenate([np.zeros(0, np.uint64), *joined]))
+    return _dense(root, 1)[0]
+
+
+def _touch(ids: Sequence[Ids], chunks: Sequence[Matrix], size: Ids) -> tuple[_Touched, npt.NDArray[np.int16], Words]:
+    """Groups each row touches; shingles and a hash of the whole sketch of each row."""
+    need = np.maximum(MIN_MATCH, np.ceil(MATCH_SHARE * np.minimum(size, _WIDE))).astype(np.int32)
+    need[size < MIN_SHINGLES] = 1 << 30
+    found = [_touch_block(block, need) for block in ids]
+    starts = np.cumsum([0] + [len(b) for b in ids])
+    row = np.concatenate([f[0] + np.int32(s) for f, s in zip(found, starts)]).astype(np.int32)
+    touched = _Touched(row, np.concatenate([f[1] for f in found]), np.concatenate([f[2] for f in found]))
+    summed = [_row_marks(c) for c in chunks]
+    return touched, np.concatenate([s[0] for s in summed]), np.concatenate([s[1] for s in summed])
+
+
+def _describe(touched: _Touched, content: Words, size: Ids, accounts: Ids) -> _Groups:
+    """Rows and contents of each group, then which groups are slots or endings of another."""
+    rows = np.bincount(touched.group, minlength=len(size)).astype(np.int64)
+    contents = _distinct(touched.group, content[touched.row], len(size))
+    holdings, uses = _holdings(touched.group, accounts[touched.row])
+    breadth = contents * _repeats(holdings, uses, rows)
+    head, clear = _heads(touched.row, touched.group, breadth)
+    parent = _parents(touched.group, head, clear, rows)
+    slot = (parent != -1) & ~_kept_to(touched, head, parent, accounts, contents)
+    return _Groups(size, rows, contents, parent, slot)
+
+
+def _distinct(group: Ids, value: Words, size: int) -> Longs:
+    """Different values per group."""
+    keys = (group.astype(np.uint64) << np.uint64(32)) | (value >> np.uint64(32))
+    keys.sort()
+    first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return np.bincount((keys[first] >> np.uint64(32)).astype(np.int64), minlength=size)
+
+
+def _holdings(group: Ids, account: Ids) -> tuple[Words, Longs]:
+    """Sorted (group, account) keys and the rows of each."""
+    keys = (group.astype(np.uint64) << np.uint64(32)) | account.astype(np.uint64)
+    keys.sort()
+    kept: tuple[Words, Longs] = _runs(keys, 1)
+    return kept
+
+
+def _repeats(holdings: Words, uses: Longs, rows: Longs) -> npt.NDArray[np.float64]:
+    """How often an account that uses a group comes back to it, on average over rows: 0.25 for never, at most 8.25.
+
+    An account repeats its wrapper and varies what it puts in, so this tells the two apart where both recur.
+    """
+    squares = np.bincount((holdings >> np.uint64(32)).astype(np.int64), weights=uses.astype(float) ** 2, minlength=len(rows))
+    return 0.25 + np.minimum(squares / np.maximum(rows, 1) - 1, 8).clip(0)
+
+
+def _kept_to(
+    touched: _Touched, head: Ids, parent: Ids, accounts: Ids, contents: Longs
+) -> npt.NDArray[np.bool_]:
+    """Which nested groups are endings that accounts keep to, rather than slots each account fills in many ways.
+
+    Of an account's other rows with the head, over ``KEPT_TO`` must have the ending too; several accounts must hold it,
+    since what one account alone says is its own slot. Where accounts sent one row each nothing tells, and only an
+    ending of many contents passes.
+    """
+    size = len(parent)
+    account = accounts[touched.row]
+    inside = (parent[touched.group] >= 0) & (parent[touched.group] == head)
+    keys, uses = _holdings(touched.group[inside], account[inside])
+    is_head = np.zeros(size, bool)
+    is_head[parent[parent >= 0]] = True
+    of_head = is_head[touched.group]
+    held, totals = _holdings(touched.group[of_head], account[of_head])
+    group = (keys >> np.uint64(32)).astype(np.int64)
+    common = (parent[group].astype(np.uint64) << np.uint64(32)) | (keys & np.uint64(0xFFFFFFFF))
+    total = totals[np.searchsorted(held, common)] if len(held) else np.ones(0, np.int64)
+    telling = total >= 2
+    kept = np.bincount(group, weights=uses * (uses - 1) / np.maximum(total - 1, 1) * telling, minlength=size)
+    known = np.bincount(group, weights=uses * telling, minlength=size)
+    rows = np.bincount(group, weights=uses, minlength=size)
+    holders = np.bincount(group[uses >= 2], minlength=size)
+    passes = (kept > KEPT_TO * known) & (holders >= 2) & (contents >= MIN_ROWS)
+    return np.where(known >= 0.2 * np.maximum(rows, 1), passes, contents >= MANY_CONTENTS)
+
+
+def _names(shingles: Matrix, counts: Ids, group_of: Ids, groups: int) -> Longs:
+    """Id of each group: from the smallest of its shingles that are at least half as common as its commonest."""
+    most, least = np.zeros(groups, np.int32), np.full(groups, 0xFFFFFFFF, np.uint32)
+    inside = group_of >= 0
+    np.maximum.at(most, group_of[inside], counts[inside])
+    core = inside.copy()
+    core[inside] = counts[inside] * 2 >= most[group_of[inside]]
+    np.minimum.at(least, group_of[core], shingles[core])
+    words = least.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    names: Longs = (words ^ (words >> np.uint64(31))).view(np.int64)
+    return np.where(names == 0, 1, names)
+
+
+def _families(
+    touched: _Touched, groups: _Groups, lengths: npt.NDArray[np.int16], content: Words, accounts: Ids, names: Longs
+) -> Families:
+    """Chooses each row's group and sums up."""
+    chosen, match = _choose(touched.row, touched.group, touched.match, groups.contents, groups.rows, groups.slot, groups.parent, names, len(accounts))
+    rows = np.bincount(chosen[chosen >= 0], minlength=len(names))
+    chosen[(chosen >= 0) & (rows[np.maximum(chosen, 0)] < MIN_ROWS)] = -1
+    inside = np.flatnonzero(chosen >= 0)
+    group = chosen[inside]
+    kept = np.flatnonzero(np.bincount(group, minlength=len(names)))
+    exchanges = np.bincount(group, minlength=len(names))
+    share = np.bincount(group, weights=match[inside] / np.maximum(lengths[inside], 1), minlength=len(names))
+    holders = _distinct(group, accounts[inside].astype(np.uint64) << np.uint64(32), len(names))
+    contents = _distinct(group, content[inside], len(names))
+    columns = [
+        names[kept], exchanges[kept], holders[kept], contents[kept], groups.size[kept],
+        (share[kept] / exchanges[kept]).astype(np.float32),
+        np.where(groups.parent[kept] >= 0, names[groups.parent[kept]], 0),
+    ]  # fmt: skip
+    table = pa.table([pa.array(c) for c in columns], schema=TABLE).sort_by("family")
+    return Families(np.where(chosen >= 0, names[chosen], 0), table)
+
+
+@njit(cache=True, nogil=True)
+def _histogram(sketch: Any, out: Any) -> None:
+    for i in range(sketch.shape[0]):
+        for j in range(sketch.shape[1]):
+            s = sketch[i, j]
+            if s != 0:
+                out[s >> np.uint32(20)] += 1
+
+
+@njit(cache=True, nogil=True)
+def _gather(sketch: Any, low: int, high: int, out: Any, used: int) -> int:
+    """Appends the shingles whose top bits lie in ``[low, high)``."""
+    for i in range(sketch.shape[0]):
+        for j in range(sketch.shape[1]):
+            s = sketch[i, j]
+            if s != 0 and low <= (s >> np.uint32(20)) < high:
+                out[used] = s
+                used += 1
+    return used
+
+
+@njit(cache=True, nogil=True)
+def _runs(values: Any, least: int) -> Any:
+    """Values that a sorted array holds at least ``least`` times, and how often."""
+    found, start = 0, 0
+    for i in range(1, len(values) + 1):
+        if i == len(values) or values[i] != values[start]:
+            found += i - start >= least
+            start = i
+    kept, times = np.empty(found, values.dtype), np.empty(found, np.int64)
+    at, start = 0, 0
+    for i in range(1, len(values) + 1):
+        if i == len(values) or values[i] != values[start]:
+            if i - start >= least:
+                kept[at], times[at] = values[start], i - start
+                at += 1
+            start = i
+    return kept, times
+
+
+@njit(cache=True, nogil=True)
+def _translate(sketch: Any, shingles: Any, bounds: Any, shift: int) -> Any:
+    out = np.empty(sketch.shape, np.int32)
+    for i in range(sketch.shape[0]):
+        for j in range(sketch.shape[1]):
+            s = sketch[i, j]
+            out[i, j] = -1
+            if s == 0:
+                continue
+            bucket = s >> np.uint32(shift)
+            for k in range(bounds[bucket], bounds[bucket + 1]):
+                if shingles[k] >= s:
+                    if shingles[k] == s:
+                        out[i, j] = k
+                    break
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _cast(ballot: Any, other: int) -> None:
+    """One vote for ``other`` in a majority vote: (candidate, lead)."""
+    if ballot[0] == other:
+        ballot[1] += 1
+    elif ballot[1] == 0:
+        ballot[0], ballot[1] = other, 1
+    else:
+        ballot[1] -= 1
+
+
+@njit(cache=True, nogil=True)
+def _vote(ids: Any, after: Any, before: Any) -> None:
+    """One round of majority votes for the neighbours of each shingle, recurrent ones only."""
+    for i in range(ids.shape[0]):
+        last = -1
+        for j in range(ids.shape[1]):
+            a = ids[i, j]
+            if a < 0 or a == last:
+                continue
+            if last >= 0:
+                _cast(after[last], a)
+                _cast(before[a], last)
+            last = a
+
+
+@njit(cache=True, nogil=True)
+def _count_votes(ids: Any, after: Any, before: Any) -> None:
+    for i in range(ids.shape[0]):
+        last = -1
+        for j in range(ids.shape[1]):
+            a = ids[i, j]
+            if a < 0 or a == last:
+                continue
+            if last >= 0:
+                after[last, 1] += after[last, 0] == a
+                before[a, 1] += before[a, 0] == last
+            last = a
+
+
+@njit(cache=True, nogil=True)
+def _root(root: Any, i: int) -> int:
+    while root[i] != i:
+        root[i] = root[root[i]]
+        i = root[i]
+    return i
+
+
+@njit(cache=True, nogil=True)
+def _union(root: Any, a: int, b: int) -> None:
+    a, b = _root(root, a), _root(root, b)
+    if a < b:
+        root[b] = a
+    elif b < a:
+        root[a] = b
+
+
+@njit(cache=True, nogil=True)
+def _union_all(root: Any, pairs: Any) -> None:
+    for key in pairs:
+        _union(root, np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF)))
+    for i in range(len(root)):
+        root[i] = _root(root, i)
+
+
+@njit(cache=True, nogil=True)
+def _even(a: int, b: int) -> bool:
+    """Whether two counts are about the same, chance aside, so that both could be of one wrapper."""
+    least = min(a, b)
+    return max(a, b) <= UNEVEN * least + 2 * np.sqrt(least)
+
+
+@njit(cache=True, nogil=True)
+def _join(after: Any, before: Any, counts: Any) -> Any:
+    """Components of shingles of which one follows the other most of the time."""
+    root = np.arange(len(counts)).astype(np.int32)
+    for side in (after, before):
+        for a in range(len(counts)):
+            b, times = side[a, 0], side[a, 1]
+            if b >= 0 and 2 * times > counts[a] and _even(counts[a], counts[b]):
+                _union(root, a, b)
+    for i in range(len(root)):
+        root[i] = _root(root, i)
+    return root
+
+
+@njit(cache=True, nogil=True)
+def _relabel(ids: Any, label: Any) -> None:
+    for i in range(ids.shape[0]):
+        for j in range(ids.shape[1]):
+            if ids[i, j] >= 0:
+                ids[i, j] = label[ids[i, j]]
+
+
+@njit(cache=True, nogil=True)
+def _tally(row: Any, labels: Any, times: Any) -> int:
+    """The different labels of a row, in order of first place, and how often each occurs; gives how many."""
+    n, last = 0, -1
+    for j in range(len(row)):
+        a = row[j]
+        if a < 0:
+            continue
+        if last >= 0 and labels[last] == a:
+            times[last] += 1
+            continue
+        last = 0
+        while last < n and labels[last] != a:
+            last += 1
+        if last == n:
+            labels[n], times[n] = a, 0
+            n += 1
+        times[last] += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _count_parts(ids: Any, rows: Any) -> None:
+    labels, times = np.empty(ids.shape[1], np.int32), np.empty(ids.shape[1], np.int32)
+    for i in range(ids.shape[0]):
+        for k in range(_tally(ids[i], labels, times)):
+            rows[labels[k]] += 1
+
+
+@njit(cache=True, nogil=True)
+def _bin(a: int) -> int:
+    return ((a * 2654435761) >> 8) & 4095
+
+
+@njit(cache=True, nogil=True)
+def _pair_histogram(ids: Any, rows: Any, out: Any) -> None:
+    labels, times = np.empty(ids.shape[1], np.int32), np.empty(ids.shape[1], np.int32)
+    for i in range(ids.shape[0]):
+        n = _tally(ids[i], labels, times)
+        for k in range(n):
+            for m in range(k):
+                if _even(rows[labels[k]], rows[labels[m]]):
+                    out[_bin(min(labels[k], labels[m]))] += 1
+
+
+@njit(cache=True, nogil=True)
+def _gather_pairs(ids: Any, rows: Any, low: int, high: int, out: Any, used: int) -> int:
+    """Appends the pairs of parts found together in a row whose bin lies in ``[low, high)``."""
+    labels, times = np.empty(ids.shape[1], np.int32), np.empty(ids.shape[1], np.int32)
+    for i in range(ids.shape[0]):
+        n = _tally(ids[i], labels, times)
+        for k in range(n):
+            for m in range(k):
+                a, b = min(labels[k], labels[m]), max(labels[k], labels[m])
+                if _even(rows[a], rows[b]) and low <= _bin(a) < high:
+                    out[used] = (np.uint64(a) << np.uint64(32)) | np.uint64(b)
+                    used += 1
+    return used
+
+
+@njit(cache=True, nogil=True)
+def _touch_block(ids: Any, need: Any) -> Any:
+    """(row, group, match) for each group a row has enough shingles of; the best ``MAX_TOUCHED`` of a row."""
+    labels, times = np.empty(ids.shape[1], np.int32), np.empty(ids.shape[1], np.int32)
+    total = 0
+    for turn in range(2):
+        if turn == 1:
+            row, group, match = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int16)
+        at = 0
+        for i in range(ids.shape[0]):
+            n, taken = _tally(ids[i], labels, times), 0
+            for k in range(n):
+                if times[k] >= need[labels[k]] and taken < MAX_TOUCHED:
+                    if turn == 1:
+                        row[at], group[at], match[at] = i, labels[k], times[k]
+                    at += 1
+                    taken += 1
+        total = at
+    return row, group, match
+
+
+@njit(cache=True, nogil=True)
+def _row_marks(sketch: Any) -> Any:
+    """Shingles in each row, and a hash of them all."""
+    lengths, content = np.zeros(sketch.shape[0], np.int16), np.zeros(sketch.shape[0], np.uint64)
+    for i in range(sketch.shape[0]):
+        h, n = np.uint64(0), 0
+        for j in range(sketch.shape[1]):
+            s = np.uint64(sketch[i, j])
+            n += s != 0
+            h = (h ^ s) * np.uint64(0x9E3779B97F4A7C15)
+            h ^= h >> np.uint64(29)
+        lengths[i], content[i] = n, h * np.uint64(0xC4CEB9FE1A85EC53)
+    return lengths, content
+
+
+@njit(cache=True, nogil=True)
+def _heads(row: Any, group: Any, breadth: Any) -> Any:
+    """For each touched group the broadest other group of its row, or -1 if it is about as broad itself; and whether
+    that one is clearly broader."""
+    out, clear = np.full(len(row), -1, np.int32), np.zeros(len(row), np.bool_)
+    start = 0
+    for i in range(1, len(row) + 1):
+        if i < len(row) and row[i] == row[start]:
+            continue
+        top = start
+        for k in range(start + 1, i):
+            a, b = breadth[group[k]], breadth[group[top]]
+            if a > b or (a == b and group[k] < group[top]):
+                top = k
+        for k in range(start, i):
+            if breadth[group[top]] >= BROADER * breadth[group[k]]:
+                out[k] = group[top]
+                clear[k] = breadth[group[top]] >= SLOT_RATIO * breadth[group[k]]
+        start = i
+    return out, clear
+
+
+@njit(cache=True, nogil=True)
+def _parents(group: Any, head: Any, clear: Any, rows: Any) -> Any:
+    """The head each group has in nearly all of its rows; -2 if clearly broader ones, not always the same, stand in
+    most of them; -1 if none."""
+    ballot, under = np.zeros((len(rows), 2), np.int32), np.zeros((len(rows), 2), np.int64)
+    ballot[:, 0] = -1
+    for i in range(len(group)):
+        if head[i] >= 0:
+            _cast(ballot[group[i]], head[i])
+    for i in range(len(group)):
+        g = group[i]
+        under[g, 0] += head[i] >= 0 and ballot[g, 0] == head[i]
+        under[g, 1] += clear[i]
+    out = np.full(len(rows), -1, np.int32)
+    for g in range(len(rows)):
+        if under[g, 0] >= 0.8 * rows[g] and rows[g] > 0:
+            out[g] = ballot[g, 0]
+        elif 2 * under[g, 1] > rows[g]:
+            out[g] = -2
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _choose(row: Any, group: Any, match: Any, contents: Any, rows: Any, slot: Any, parent: Any, names: Any, size: int) -> Any:
+    """The group of each row (-1: none) and its match: real wrappers before slots, endings before their heads."""
+    chosen, matched = np.full(size, -1, np.int32), np.zeros(size, np.int16)
+    best = np.zeros(size, np.float64)
+    for i in range(len(row)):
+        g, r = group[i], row[i]
+        worth = match[i] * np.log2(1.0 + min(contents[g], 64)) + 1e-3 / rows[g]
+        if not slot[g]:
+            worth += 1e4
+            if parent[g] >= 0:
+                worth += 1e6 / rows[g] + 1e4
+        if worth > best[r] or (worth == best[r] and names[g] < names[chosen[r]]):
+            best[r], chosen[r], matched[r] = worth, g, match[i]
+    return chosen, matched
