@@ -228,7 +228,7 @@ def _describe(touched: _Touched, content: Words, size: Ids, accounts: Ids) -> _G
     breadth = contents * _repeats(holdings, uses, rows)
     head, clear = _heads(touched.row, touched.group, breadth)
     parent = _parents(touched.group, head, clear, rows)
-    slot = (parent != -1) & ~_kept_to(touched, head, parent, accounts, contents)
+    slot = (parent == -2) | ((parent >= 0) & ~_kept_to(touched, head, parent, accounts, contents))
     return _Groups(size, rows, contents, parent, slot)
 
 

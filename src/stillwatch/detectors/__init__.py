@@ -20,11 +20,13 @@ from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillwatch import tables
+from stillwatch.errors import EngineError
+from stillwatch.store import Engine
+from stillwatch.store.sql import bare, parameters
 from stillwatch.types import FAMILIES
-
-Expectation = frozenset[tuple[str, str]] | frozenset[str]
 
 EVIDENCE: Mapping[str, pa.Schema] = {
     "ties": pa.schema(
@@ -36,6 +38,9 @@ EVIDENCE: Mapping[str, pa.Schema] = {
     "signals": pa.schema({"account": pa.int32(), "bits": pa.float64(), "exhibit": pa.string()}),
 }
 """The columns of each shape of evidence."""
+
+BITS_DIGITS = 6
+"""Places of a bit that are kept."""
 
 INPUTS: Mapping[str, pa.Schema] = {
     "observations": tables.OBSERVATIONS.schema,
@@ -50,13 +55,6 @@ INPUTS: Mapping[str, pa.Schema] = {
 _CANONICAL = {t.name: set(t.names) for t in (tables.EXCHANGES, tables.ACCOUNTS, tables.MODELS)}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TECHNIQUE = re.compile(r"AML\.T\d{4}(\.\d{3})?\Z")
-_QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
-_PARAMETER = re.compile(r"\$([A-Za-z_]\w*)")
-
-
-def parameters(sql: str) -> frozenset[str]:
-    """Names bound as ``$name`` in the text, those inside quotes and comments left out."""
-    return frozenset(_PARAMETER.findall(_QUOTED_OR_COMMENT.sub(" ", sql)))
 
 
 def pairs(accounts: Iterable[str]) -> frozenset[tuple[str, str]]:
@@ -95,7 +93,7 @@ class Detector:
 
     ``technique`` is the ATLAS id, ``meaning`` one sentence a person reads, ``needs`` the canonical columns without which
     it is blind (``exchanges.ip``), ``params`` its numbers, each to be overridden by name. Steps are named after the
-    detector so that no two write the same table.
+    detector, so that no two write the same table.
     """
 
     name: str
@@ -111,6 +109,38 @@ class Detector:
     def __post_init__(self) -> None:
         for fault in (*_nouns(self), *_steps(self), *_proof(self)):
             raise ValueError(f"detector {self.name!r}: {fault}")
+
+
+def run_detector(engine: Engine, detector: Detector, overrides: Mapping[str, int | float] | None = None) -> pa.Table:
+    """The evidence of a detector on what the engine holds, in the columns of its shape, sorted.
+
+    ``overrides`` replaces numbers of ``params`` by name. Its steps stay behind as tables. EngineError where a step fails,
+    where an override names no parameter of the detector, or where the evidence is not of its shape.
+    """
+    unknown = set(overrides or ()) - set(detector.params)
+    if unknown:
+        raise EngineError(
+            f"detector {detector.name!r} has no parameter {', '.join(sorted(unknown))}",
+            hint=f"it has: {', '.join(detector.params) or 'none'}",
+        )
+    params = {**detector.params, **(overrides or {})}
+    for name, sql in detector.steps.items():
+        engine.step(name, sql, params)
+    return _evidence(detector, engine.rows(list(detector.steps)[-1]))
+
+
+def _evidence(detector: Detector, found: pa.Table) -> pa.Table:
+    """``found`` in the types of its shape. Bits are rounded: engines and threads sum floats in any order."""
+    schema = EVIDENCE[detector.shape]
+    if set(found.column_names) != set(schema.names):
+        raise EngineError(
+            f"detector {detector.name!r} yields {', '.join(found.column_names)}",
+            hint=f"{detector.shape} are: {', '.join(schema.names)}",
+        )
+    table = found.select(schema.names).cast(schema)
+    bits = pc.round(table["bits"], BITS_DIGITS)
+    table = table.set_column(schema.get_field_index("bits"), schema.field("bits"), bits)
+    return table.sort_by([(name, "ascending") for name in schema.names])
 
 
 def _nouns(d: Detector) -> Iterable[str]:
@@ -149,14 +179,14 @@ def _steps(d: Detector) -> Iterable[str]:
 
 def _select(sql: str) -> Iterable[str]:
     """Why this text is not one plain SELECT."""
-    bare = _QUOTED_OR_COMMENT.sub(" ", sql)
-    if not re.match(r"\s*\(?\s*SELECT\b", bare, re.IGNORECASE):
+    text = bare(sql)
+    if not re.match(r"\s*\(?\s*SELECT\b", text, re.IGNORECASE):
         yield "must start with SELECT"
-    if re.search(r"\bWITH\b", bare, re.IGNORECASE):
+    if re.search(r"\bWITH\b", text, re.IGNORECASE):
         yield "uses WITH: make it a step of its own"
-    if ";" in bare:
+    if ";" in text:
         yield "holds more than one statement"
-    if "{" in bare or "}" in bare:
+    if "{" in text or "}" in text:
         yield "holds braces: bind values as $name"
 
 

@@ -116,7 +116,7 @@ def _value_shares(engine: duckdb.DuckDBPyConnection, name: str, family: str) -> 
     """For each of the commonest values, the share of each account's rows that hold it."""
     common = "SELECT value FROM holding GROUP BY value ORDER BY count(*) DESC, value LIMIT $most"
     for (value,) in engine.execute(common, {"most": COMMON_VALUES}).fetchall():
-        rows = engine.execute(VALUE_SHARE, {"value": value}).to_arrow_table()
+        rows = engine.sql(VALUE_SHARE, params={"value": value}).to_arrow_table()
         yield _Block(family, rows.rename_columns(["account_id", f"{name} = {value}"]))
 
 

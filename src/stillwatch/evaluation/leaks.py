@@ -79,9 +79,10 @@ def probe(
 ) -> LeakReport:
     """Try all non-text columns of a simulated log, each alone and together; needs scikit-learn.
 
-    ``world`` is the folder `stillwatch simulate` wrote: exchanges, accounts.parquet (may be missing), truth.parquet. Any
-    of the three can be given apart, for a log that was changed since. With no campaign, or no honest account, nothing can be
-    tried; with one campaign the trees have nothing unseen to be tested on. Raises UsageError if a file cannot be read.
+    ``world`` is the folder `stillwatch simulate` wrote: exchanges, accounts.parquet (may be missing), truth.parquet.
+    Any of the three can be given apart, for a log that was changed since. With no campaign, or no honest account,
+    nothing can be tried; with one campaign the trees have nothing unseen to be tested on. Raises UsageError if a file
+    cannot be read.
     """
     _require_sklearn()
     known = read_truth(truth or world)

@@ -19,6 +19,8 @@ from stillwatch.privacy import sip_end, sip_round, sip_start
 HEAD_BYTES = 65536
 TAIL_BYTES = 16384
 MAX_TOKENS = HEAD_BYTES + TAIL_BYTES + 2
+EDGE_TENTHS = 3.4
+"""Tenths of a sketch that hold the head of a text, and as many its tail; a fair sample of the middle has the rest."""
 MAX_WORDS = 4
 """Longest cue, in tokens."""
 
@@ -265,11 +267,11 @@ def _middle(shingle: Any, kept: Any, count: int, width: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) -> None:
-    """Fills one row of a sketch: the first and last third of the width as they stand, the smallest of what lies between.
+    """Fills one row of a sketch: the first and last shingles as they stand, the smallest of what lies between.
 
     Every second shingle of a paired script is passed over, by its hash: those carry about half a word each.
     """
-    third = len(out) // 3
+    edge, middle = len(ring), len(kept)
     n, held, mids = 0, 0, 0
     for i in range(2, count):
         a, b, c = tokens[i - 2], tokens[i - 1], tokens[i]
@@ -279,20 +281,20 @@ def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) 
         s = np.uint32(h >> np.uint64(32))
         if s == 0:
             s = np.uint32(1)
-        if n < third:
+        if n < edge:
             out[n] = s
             n += 1
             continue
-        at = held % third
-        if held >= third:
-            mids = _middle(ring[at], kept, mids, third)
+        at = held % edge
+        if held >= edge:
+            mids = _middle(ring[at], kept, mids, middle)
         ring[at] = s
         held += 1
     for j in range(mids):
         out[n + j] = kept[j]
     n += mids
-    for j in range(max(0, held - third), held):
-        out[n] = ring[j % third]
+    for j in range(max(0, held - edge), held):
+        out[n] = ring[j % edge]
         n += 1
 
 
@@ -331,8 +333,8 @@ def _scan(data: Any, starts: Any, ends: Any, keys: Any, cues: Any, out: Any) -> 
     exact = np.empty(MAX_TOKENS, np.uint64)
     at = np.zeros(2, np.int64)
     v = np.empty(4, np.uint64)
-    third = out.sketch.shape[1] // 3
-    ring, kept = np.empty(third, np.uint32), np.empty(third, np.uint32)
+    edge = int(out.sketch.shape[1] * EDGE_TENTHS / 10)
+    ring, kept = np.empty(edge, np.uint32), np.empty(out.sketch.shape[1] - 2 * edge, np.uint32)
     seen = np.full(len(cues.first), -1, np.int64)
     for i in range(len(starts)):
         if ends[i] <= starts[i]:

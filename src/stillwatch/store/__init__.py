@@ -50,6 +50,7 @@ def open_engine(
 ) -> AbstractContextManager[Engine]:
     """A fresh, empty engine, closed at the end of its ``with``.
 
+    ``name`` is ``duckdb``, ``spark`` or ``spark:MASTER`` (``spark:yarn``, ``spark:local[8]``; ``spark`` alone is local).
     ``memory`` caps the engine, not the process, which takes about 1 GB more; ``threads`` None or 0 is all cores; ``spill``
     is the folder for tables and sorts that outgrow memory (a folder of the system's own where None), left as it was
     found. UsageError where the engine is unknown or its packages are missing.
@@ -58,11 +59,19 @@ def open_engine(
         from stillwatch.store.duckdb import DuckDB  # noqa: PLC0415  # engines load on first use
 
         return DuckDB(memory, threads, spill)
-    if name == "spark":
+    if name == "spark" or name.startswith("spark:"):
         from stillwatch.store.spark import Spark, session  # noqa: PLC0415
 
-        return Spark(session(memory, threads), spill)
+        return Spark(session(memory, threads, name.partition(":")[2]), spill)
     raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}")
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """``table`` with its decimals as int64, or as float64 where they have places: each engine sums into other ones."""
+    kinds = {
+        f.name: pa.int64() if f.type.scale == 0 else pa.float64() for f in table.schema if pa.types.is_decimal(f.type)
+    }
+    return table.cast(pa.schema([pa.field(f.name, kinds.get(f.name, f.type)) for f in table.schema]))
 
 
 def step_failed(name: str, sql: str, cause: Exception) -> EngineError:

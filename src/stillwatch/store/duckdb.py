@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from stillwatch.errors import EngineError
-from stillwatch.store import Params, step_failed
+from stillwatch.store import Params, plain, step_failed
 from stillwatch.store.sql import parameters, quoted
 
 SPILL_SHARE = 0.5
@@ -65,7 +65,7 @@ class DuckDB:
     def rows(self, sql: str, params: Params = {}) -> pa.Table:  # noqa: B006  # read only
         text = f"SELECT * FROM {quoted(sql)}" if sql.isidentifier() else sql
         try:
-            return self._db.sql(text, params=_bound(text, params)).to_arrow_table()
+            return plain(self._db.sql(text, params=_bound(text, params)).to_arrow_table())
         except duckdb.Error as e:
             raise step_failed("rows", sql, e) from e
 

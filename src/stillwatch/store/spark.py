@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from stillwatch.store.sql import quoted
 
 try:
     import sqlglot
+    import sqlglot.errors
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
     from sqlglot import exp
@@ -33,7 +33,7 @@ except ImportError as e:
     raise UsageError(f"the engine 'spark' needs {e.name}", hint="pip install 'stillwatch[spark]'") from e
 
 _FAILURES = (PySparkException, sqlglot.errors.SqlglotError, pa.ArrowException, KeyError)
-_UNITS = ("SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "YEAR")
+_ENDS = ("this", "expression")
 
 
 def session(memory: str, threads: int | None, master: str = "") -> SparkSession:
@@ -67,37 +67,34 @@ class Spark:
         self._spark.conf.set("spark.sql.session.timeZone", "UTC")
         self._spark.conf.set("spark.sql.ansi.enabled", "true")
         self._folder = Path(tempfile.mkdtemp(prefix="stillwatch-", dir=spill))
-        self._parts: dict[str, int] = {}
+        self._parts: dict[str, int] = {}  # files of a table that was appended to; 0 for one that a step made
 
     def append(self, table: str, batch: pa.Table | pa.RecordBatch) -> None:
         source = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
-        folder = self._folder / table
-        part = self._parts.get(table, 0)
         try:
-            if part:
-                source = _as(source, pq.read_schema(folder / "part-0.parquet"))
-            elif self._spark.catalog.tableExists(quoted_for_spark(table)):
-                self._keep(self._spark.table(quoted_for_spark(table)).toArrow(), folder, table)
-                return self.append(table, batch)
-            self._keep(source, folder, table)
+            if self._parts.get(table) == 0:
+                self._write(table, self.rows(table))
+            self._write(table, source)
         except _FAILURES as e:
             raise step_failed(table, "append", e) from e
 
-    def _keep(self, source: pa.Table, folder: Path, table: str) -> None:
+    def _write(self, table: str, source: pa.Table) -> None:
+        folder, part = self._folder / table, self._parts.get(table, 0)
+        if part:
+            source = _as(source, pq.read_schema(folder / "part-0.parquet"))
         folder.mkdir(exist_ok=True)
-        pq.write_table(source, folder / f"part-{self._parts.get(table, 0)}.parquet")
-        self._parts[table] = self._parts.get(table, 0) + 1
+        pq.write_table(source, folder / f"part-{part}.parquet")
+        self._parts[table] = part + 1
         self._spark.read.parquet(str(folder)).createOrReplaceTempView(table)
 
     def step(self, name: str, sql: str, params: Params = {}) -> None:  # noqa: B006  # read only
         try:
-            result = self._spark.sql(translate(sql, params)).localCheckpoint()
-            result.createOrReplaceTempView(name)
-            # The checkpoint is taken: a table of this name that was appended to is gone.
-            if self._parts.pop(name, 0):
-                shutil.rmtree(self._folder / name)
+            self._spark.sql(translate(sql, params)).localCheckpoint().createOrReplaceTempView(name)
         except _FAILURES as e:
             raise step_failed(name, sql, e) from e
+        if self._parts.get(name):
+            shutil.rmtree(self._folder / name)
+        self._parts[name] = 0
 
     def rows(self, sql: str, params: Params = {}) -> pa.Table:  # noqa: B006  # read only
         text = f"SELECT * FROM {quoted(sql)}" if sql.isidentifier() else sql
@@ -108,8 +105,9 @@ class Spark:
 
     def close(self) -> None:
         """Forget the tables. The process's Spark keeps running for the next engine and ends with the process."""
-        for view in self._spark.catalog.listTables():
-            self._spark.catalog.dropTempView(view.name)
+        for table in self._parts:
+            self._spark.catalog.dropTempView(table)
+        self._parts.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Spark:
@@ -122,4 +120,55 @@ class Spark:
 def translate(sql: str, params: Params) -> str:
     """The step's text as Spark reads it. KeyError where a ``$name`` has no value."""
     tree = sqlglot.parse_one(sql, read="duckdb").transform(lambda node: _rewritten(node, params))
-    return tree.sql(dialect="spark", identify=True)
+    return str(tree.sql(dialect="spark", identify=True))
+
+
+def _rewritten(node: Any, params: Params) -> Any:
+    """What ``node`` must be on Spark to mean what it means in the embedded engine."""
+    if isinstance(node, exp.Placeholder):
+        return _literal(params[node.name])
+    if isinstance(node, exp.Literal) and not node.is_string and not node.name.isdigit():
+        # Spark's decimals lose digits when divided; the embedded engine divides in floating point.
+        return exp.cast(exp.Literal.string(node.name), "double")
+    if isinstance(node, exp.Anonymous) and node.name.lower() == "epoch_us":
+        return exp.func("unix_micros", *node.expressions)
+    if isinstance(node, exp.TimeToUnix):  # with its fraction: whole seconds once made a join find nothing
+        return exp.Div(
+            this=exp.func("unix_micros", node.this), expression=exp.cast(exp.Literal.string("1e6"), "double")
+        )
+    if isinstance(node, exp.DateDiff):  # counts the borders crossed, not the whole units between
+        ends = {key: exp.func("date_trunc", exp.Literal.string(node.unit.name), node.args[key]) for key in _ENDS}
+        return exp.DateDiff(**ends, unit=node.args["unit"])
+    return _weekday(node) or node
+
+
+def _weekday(node: Any) -> Any:
+    """Days of the week count from Sunday = 0, by ISO from Monday = 1."""
+    part = node.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
+    time = node.expression if isinstance(node, exp.Extract) else node.this
+    if part in {"ISODOW", "DAYOFWEEKISO"}:
+        return exp.Extract(this=exp.var("DOW_ISO"), expression=time)
+    if part in {"DOW", "DAYOFWEEK"}:
+        iso = exp.Extract(this=exp.var("DOW_ISO"), expression=time)
+        return exp.Paren(this=exp.Mod(this=iso, expression=exp.Literal.number(7)))
+    return None
+
+
+def _literal(value: Value) -> Any:
+    """A parameter as a literal of its type; nothing a value holds can become SQL."""
+    if isinstance(value, datetime):
+        text = value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return exp.cast(exp.Literal.string(text), "timestamptz")
+    if isinstance(value, float):
+        return exp.cast(exp.Literal.string(repr(value)), "double")
+    return exp.convert(value)
+
+
+def _as(source: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``source`` with the columns of ``schema``, by name, what is missing null. ArrowInvalid where it has others."""
+    unknown = set(source.column_names) - set(schema.names)
+    if unknown:
+        raise pa.ArrowInvalid(f"no such column: {', '.join(sorted(unknown))}")
+    known = set(source.column_names)
+    columns = [source[f.name].cast(f.type) if f.name in known else pa.nulls(len(source), f.type) for f in schema]
+    return pa.Table.from_arrays(columns, names=schema.names)

@@ -57,7 +57,7 @@ def header_of(head: bytes) -> tuple[list[str], str]:
 
 def _blocks(stream: Stream, path: Path, report: Report) -> Iterator[tuple[Reading, Block]]:
     reading: Reading | None = None
-    for block in blocks(stream, path, report, after_last_record):
+    for block in blocks(stream, path, report, Cutter()):
         if reading is None:
             names, delimiter = header_of(block.text)
             if len(set(names)) != len(names):
@@ -88,7 +88,8 @@ class Reading:
                 report.see_unknown(name, len(column) - column.null_count)
 
     def chunk(self, block: Block, report: Report) -> Chunk:
-        lines = _record_lines(np.frombuffer(block.text, np.uint8), ord(self.delimiter)) + block.line
+        text = np.frombuffer(block.text, np.uint8)
+        lines = _record_lines(text, ord(self.delimiter), block.text.count(b"\n")) + block.line
         bad: list[int] = []
         read = self._parsed(block, bad)
         if read is None or read.num_rows + len(bad) != len(lines):
@@ -98,8 +99,7 @@ class Reading:
             fallen = np.array(bad) - 1
             self._reject(lines[fallen], report)
             lines = np.delete(lines, fallen)
-        columns = {n: c.combine_chunks() for n, c in zip(self.names, read.columns)}
-        return Chunk(self.path, {n: _text(c) for n, c in columns.items()}, lines, {})
+        return Chunk(self.path, dict(zip(self.names, read.columns)), lines, {})
 
     def _reject(self, lines: Rows, report: Report) -> None:
         report.rows_read += len(lines)
@@ -145,48 +145,44 @@ class Reading:
         return Chunk(self.path, columns, np.array(lines, dtype=np.int64), {})
 
 
-def _text(column: Any) -> pa.Array:
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+class Cutter:
+    """Finds where the last whole record of a text ends, newlines inside quotes passed over; the first text has the header."""
 
+    def __init__(self) -> None:
+        self._delimiter = ""
 
-def after_last_record(text: bytes) -> int:
-    """Where the last whole record ends, newlines inside quotes passed over."""
-    delimiter = header_of(text[: 1 << 16])[1]
-    return int(_last_end(np.frombuffer(text, np.uint8), ord(delimiter)))
+    def __call__(self, text: bytes) -> int:
+        self._delimiter = self._delimiter or header_of(text)[1]
+        return int(_last_end(np.frombuffer(text, np.uint8), ord(self._delimiter)))
 
 
 @njit(cache=True, nogil=True)
 def _last_end(text: Any, delimiter: int) -> Any:
-    inside, last, at_start = False, 0, True
+    inside, at_start, last = False, True, 0
     for i in range(len(text)):
         c = text[i]
-        if c == 34:
-            if inside or at_start:
-                inside = not inside
+        # A quote opens at the start of a field only; right after a closing one it is the second half of a doubled quote.
+        if c == 34 and (inside or at_start):
+            inside = not inside
         elif c == 10 and not inside:
             last = i + 1
-        # A quote opens only at the start of a field; after an inner quote it may reopen ("" is one quote).
         at_start = (not inside) and (c == 10 or c == delimiter or c == 34)
-        if i == 0 and c == 34:
-            inside = True
     return last
 
 
 @njit(cache=True, nogil=True)
-def _record_lines(text: Any, delimiter: int) -> Any:
+def _record_lines(text: Any, delimiter: int, newlines: int) -> Any:
     """The line, from 0, on which each record that is not blank begins."""
-    out = np.empty(len(text) + 1, np.int64)
+    out = np.empty(newlines, np.int64)
     count, line, begun, start, inside, at_start = 0, 0, 0, 0, False, True
     for i in range(len(text)):
         c = text[i]
-        if c == 34:
-            if inside or at_start:
-                inside = not inside
+        if c == 34 and (inside or at_start):
+            inside = not inside
         elif c == 10:
             line += 1
             if not inside:
-                blank = i == start or (i == start + 1 and text[start] == 13)
-                if not blank:
+                if i > start and not (i == start + 1 and text[start] == 13):
                     out[count] = begun
                     count += 1
                 begun, start = line, i + 1

@@ -53,12 +53,22 @@ class Reading:
     def chunks(self, block: Block) -> Iterator[Chunk]:
         if b"\0" in block.text:
             block = self._without_nul(block)
+        if not self.is_checked:
+            self._check(block)
         yield from self._read(block, retries=True)
 
     def _without_nul(self, block: Block) -> Block:
         hurt = [n for n, text in enumerate(block.text.split(b"\n")) if b"\0" in text]
         self.report.note("NUL bytes in a line, replaced", len(hurt), place(self.path, block.line + hurt[0]))
         return Block(block.text.replace(b"\0", b"\xef\xbf\xbd"), block.line)
+
+    def _check(self, block: Block) -> None:
+        """InputRejected if a required column is named nowhere in the first block that has an object at all."""
+        rows = [row for text in block.text.split(b"\n", FEW_LINES)[:FEW_LINES] if isinstance(row := _loaded(text), dict)]
+        if rows:
+            named = {n for row in rows for n in row} | {n for n in self.table.names if f'"{n}"'.encode() in block.text}
+            require(named, self.table, self.path)
+            self.is_checked = True
 
     def _read(self, block: Block, retries: bool = False) -> Iterator[Chunk]:
         parsed = self._parsed(block)
@@ -89,8 +99,7 @@ class Reading:
             return None
         if self.ignores:
             self._count_unknown(block)
-        columns = {n: c.combine_chunks() for n, c in zip(read.schema.names, read.columns)}
-        return {n: c.chunk(0) if isinstance(c, pa.ChunkedArray) else c for n, c in columns.items()}, lines
+        return dict(zip(read.schema.names, read.columns)), lines
 
     def _parsed_otherwise(self, block: Block) -> tuple[dict[str, pa.Array], Rows] | None:
         """As ``_parsed``, after looking at how the first lines are written: ids as numbers, unknown fields that vary."""
@@ -146,9 +155,6 @@ class Reading:
         if not len(lines):
             return
         filled = {n: c for n, c in columns.items() if c.null_count < len(lines)}
-        if not self.is_checked:
-            require(filled, self.table, self.path)
-            self.is_checked = True
         for name, column in filled.items():
             if name not in self.table.names:
                 self.report.see_unknown(name, len(column) - column.null_count)
