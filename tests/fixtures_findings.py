@@ -107,7 +107,14 @@ def _member(shape: Shape, i: int, rng: random.Random) -> Member:
     ]
     first = START + timedelta(days=rng.randint(0, max(0, shape.days - 4)), minutes=rng.randint(0, 1439))
     account_id = f"acct_{rng.getrandbits(48):012x}"
-    return Member(account_id, round(rng.uniform(0.93, 0.9999), 4), rng.randint(4, 900), first, first + timedelta(days=3), tuple(reasons))
+    return Member(
+        account_id,
+        round(rng.uniform(0.93, 0.9999), 4),
+        rng.randint(4, 900),
+        first,
+        first + timedelta(days=3),
+        tuple(reasons),
+    )
 
 
 def _exhibits(shape: Shape) -> list[Exhibit]:
@@ -117,14 +124,35 @@ def _exhibits(shape: Shape) -> list[Exhibit]:
         for n, sentence in enumerate(TEXTS[family]):
             members = max(2, round(shape.accounts * (0.8 - 0.3 * n)))
             holders, expected = members + 3 * n + 1, members / 40
-            out.append(Exhibit(axis, family, f"{family}_detector", round(bits * (1 - 0.4 * n), 1), sentence.format(m=members), members, holders, expected))
+            out.append(
+                Exhibit(
+                    axis,
+                    family,
+                    f"{family}_detector",
+                    round(bits * (1 - 0.4 * n), 1),
+                    sentence.format(m=members),
+                    members,
+                    holders,
+                    expected,
+                )
+            )
     text = "Declared countries, sign-up addresses and working hours contradict each other."
-    out.append(Exhibit(Axis.CONCEALMENT, "identity", "identity_mismatch", 6.2, text, shape.accounts // 2, shape.accounts * 2, 9.0))
+    out.append(
+        Exhibit(
+            Axis.CONCEALMENT, "identity", "identity_mismatch", 6.2, text, shape.accounts // 2, shape.accounts * 2, 9.0
+        )
+    )
     return out
 
 
 def _picture(shape: Shape, rng: random.Random) -> tuple[tuple[Node, ...], tuple[tuple[int, int], ...]]:
-    kinds = (("payment", "card 4f…a2"), ("wording", "wrapper W-19"), ("address", "203.0.113.0/24"), ("tools", "6 tools, set T-3"), ("payment", "card 91…07"))
+    kinds = (
+        ("payment", "card 4f…a2"),
+        ("wording", "wrapper W-19"),
+        ("address", "203.0.113.0/24"),
+        ("tools", "6 tools, set T-3"),
+        ("payment", "card 91…07"),
+    )
     nodes, edges = [], []
     for n, (kind, label) in enumerate(kinds):
         angle = 2 * math.pi * n / len(kinds)
@@ -141,10 +169,22 @@ def _picture(shape: Shape, rng: random.Random) -> tuple[tuple[Node, ...], tuple[
 
 
 REJECTED = (
-    Alternative("one paying customer", False, "41 payment instruments of 9 issuers; the largest pays for 6 % of the accounts."),
-    Alternative("a class or course", False, "No education programme; one request a minute day and night, no breaks between lessons."),
-    Alternative("a public tool", False, "The wrapper is in no tool seen elsewhere: 0 of 11,903 other accounts use it, 31 would be expected of a public tool."),
-    Alternative("a benchmark run", False, "Benchmarks repeat a fixed list; here 97 % of prompts are asked once, by one account."),
+    Alternative(
+        "one paying customer", False, "41 payment instruments of 9 issuers; the largest pays for 6% of the accounts."
+    ),
+    Alternative(
+        "a class or course",
+        False,
+        "No education programme; one request a minute day and night, no breaks between lessons.",
+    ),
+    Alternative(
+        "a public tool",
+        False,
+        "The wrapper is nobody else's: 0 of 11,903 other accounts use it, a public tool would have 31.",
+    ),
+    Alternative(
+        "a benchmark run", False, "Benchmarks repeat a fixed list; here 97% of prompts are asked once, by one account."
+    ),
 )
 
 SHAPES = (
@@ -162,13 +202,14 @@ SHAPES = (
         {"agentic_coding": 0.64, "tool_use": 0.21, "coding": 0.15},
         "1,480 accounts with four requests a day each were signed up in bursts and share out agentic coding tasks; "
         "half of them moved to the new model on the day it came out.",
-        camouflage=0.55, q_value=0.0021, confidence=0.9971, pivot=Pivot("aster-5", 0.513, 0.064), alternatives=REJECTED[:3],
+        camouflage=0.55, q_value=0.0021, confidence=0.9971, pivot=Pivot("aster-5", 0.513, 0.064),
+        alternatives=REJECTED[:3],
     ),
     Shape(
         "C-0e3c48", 23, 120, 20,
         {"template": 17.7, "network": 9.3, "tempo": 8.8},
         {"sensitive_rewrite": 0.93, "other": 0.07},
-        "23 accounts on one hosting network have politically sensitive questions rewritten into safe answers, round the clock.",
+        "23 accounts on one hosting network have sensitive questions rewritten into safe answers, round the clock.",
         camouflage=0.05, q_value=0.0087, confidence=0.987, alternatives=REJECTED[1:],
     ),
 )  # fmt: skip
@@ -196,15 +237,16 @@ LET_GO = tuple(
         ("c01", 240, {"template": 19.0, "network": 11.0}, "240 users of one open-source coding agent.",
          "a public tool", "The system text is the agent's own: 1,904 accounts of 611 mail domains hold it."),
         ("c02", 38, {"network": 16.5, "tempo": 7.0}, "38 accounts behind one address, on weekdays.",
-         "a class or course", "All belong to one education programme; 36 of 38 ask the same 12 exercises, in lesson hours."),
+         "a class or course",
+         "All belong to one education programme; 36 of 38 ask the same 12 exercises, in lesson hours."),
         ("c03", 85, {"identity": 24.0, "network": 9.0}, "85 seats on one invoice.",
          "one declared customer", "All 85 declare one organisation and pay with one instrument."),
         ("c04", 512, {"migration": 8.0}, "512 accounts that tried the new model on its first day.",
-         "first-day interest", "Share after 24 h is 7 %, that of honest accounts 6 %; nothing else is shared."),
+         "first-day interest", "Share after 24 h is 7%, that of honest accounts 6%; nothing else is shared."),
     )
 )  # fmt: skip
 
-BLIND = {"tls_reuse": "needs ja4, which no row holds", "relay_after_ban": "needs status, which 2 % of rows hold"}
+BLIND = {"tls_reuse": "needs ja4, which no row holds", "relay_after_ban": "needs status, which 2% of rows hold"}
 
 COVERAGE = {
     "exchange_id": 1.0, "time": 1.0, "account_id": 1.0, "model": 1.0, "prompt": 1.0, "system": 0.81, "tools": 0.36,
@@ -212,7 +254,13 @@ COVERAGE = {
     "response": 0.0, "end_user": 0.0,
 }  # fmt: skip
 
-TIMINGS = {"read": Timing(19.2, 33.1), "fold": Timing(4.6, 7.9), "detect": Timing(15.8, 27.0), "judge": Timing(6.1, 6.3), "report": Timing(0.9, 0.9)}
+TIMINGS = {
+    "read": Timing(19.2, 33.1),
+    "fold": Timing(4.6, 7.9),
+    "detect": Timing(15.8, 27.0),
+    "judge": Timing(6.1, 6.3),
+    "report": Timing(0.9, 0.9),
+}
 
 REJECTS = (
     Reject("time is no time: 'soon'", 212, "log/day-03.ndjson:1841", "give RFC 3339, or seconds since 1970"),
@@ -239,7 +287,9 @@ def run(**changes: object) -> Run:
     return Run(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def findings(campaigns: Sequence[Campaign], review: Sequence[Campaign] = (), let_go: Sequence[Campaign] = (), honest: int = 200) -> Findings:
+def findings(
+    campaigns: Sequence[Campaign], review: Sequence[Campaign] = (), let_go: Sequence[Campaign] = (), honest: int = 200
+) -> Findings:
     """Findings with a row for every member and for ``honest`` other accounts."""
     members = {m.account_id for c in (*campaigns, *review, *let_go) for m in c.members}
     seen = pa.array([*sorted(members), *(f"acct_honest_{i:05d}" for i in range(honest))])
@@ -262,5 +312,10 @@ def many(campaigns: int, members: int) -> Findings:
     made = []
     for i, size in enumerate(sizes):
         s = SHAPES[0]
-        made.append(campaign(Shape(f"C-{i:06x}", size, s.per_day, 60, s.evidence, s.capabilities, s.summary, alternatives=REJECTED), i))
+        made.append(
+            campaign(
+                Shape(f"C-{i:06x}", size, s.per_day, 60, s.evidence, s.capabilities, s.summary, alternatives=REJECTED),
+                i,
+            )
+        )
     return findings(made)

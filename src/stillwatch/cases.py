@@ -169,23 +169,22 @@ def shared(holdings: Holdings, members: np.ndarray, scored: Scored, degrees: np.
     cap = holdings.cap()
     ties = []
     for k, name in enumerate(KIND_NAMES):
-        if KINDS[name].cap == 0:
-            continue
         family = FAMILIES.index(KINDS[name].family)
         tested = members[total - np.maximum(bits[:, family], 0) >= 2.0]
         if len(tested) >= 3:
-            ties += [coincidences(holdings, tested, k, cap, degrees), mark(holdings, tested, k, cap)]
+            ties.append(mark(holdings, tested, k))
+            if KINDS[name].cap:
+                ties.append(coincidences(holdings, tested, k, cap, degrees))
     return tuple(sorted((t for t in ties if t.tied), key=lambda t: -t.bits))
 
 
-def mark(holdings: Holdings, members: np.ndarray, kind: int, cap: np.ndarray) -> Tie:
+def mark(holdings: Holdings, members: np.ndarray, kind: int) -> Tie:
     """The one value of a kind that marks ``members`` most: held by far more of them than of the other customers.
 
     ``bits`` is its binomial log-likelihood ratio less the log2 of the values looked at.
     """
     _, value = holdings.values_of(members)
-    keep = (holdings.kind[value] == kind) & (holdings.holders[value] <= cap[value])
-    distinct, count = np.unique(value[keep], return_counts=True)
+    distinct, count = np.unique(value[holdings.kind[value] == kind], return_counts=True)
     size, name = len(members), KIND_NAMES[kind]
     if not len(distinct) or count.max() < 3:
         return Tie(name, KINDS[name].family, 0.0, size, 0.0, 0.0, 0, 0)
@@ -210,12 +209,14 @@ def coincidences(holdings: Holdings, members: np.ndarray, kind: int, cap: np.nda
     common = holdings.holders.astype(float)
     common[distinct] -= count
     rare = (holdings.kind == kind) & (holdings.holders <= cap)
-    share = np.minimum(1.0, common[rare] / (n - size + 1))
-    expected = float((size * share - 1 + (1 - share) ** size).sum())
-    expected *= concentration(holdings.country, members, holdings.n)
+    busier = 1.0
     if KINDS[KIND_NAMES[kind]].table == "facts":
         outside = max(1.0, degrees[:, kind].sum() - degrees[members, kind].sum()) / (n - size + 1)
-        expected *= max(1.0, degrees[members, kind].mean() / outside) ** 2
+        busier = max(1.0, degrees[members, kind].mean() / outside)
+    mean = busier * size * common[rare] / (n - size + 1)
+    expected = float((mean - 1 + np.exp(-mean)).sum())
+    if KINDS[KIND_NAMES[kind]].family == "network":
+        expected *= concentration(holdings.country, members, n)
     expected = max(1e-3, expected)
     surplus = tied * np.log2(tied / expected) - (tied - expected) / np.log(2) if tied > expected else 0.0
     name = KIND_NAMES[kind]

@@ -28,20 +28,30 @@ def resolve(ties: pa.Table, smallest: int = 4, resolution: float = 1.0, seed: in
     account, accounts = dense(ties["account"].to_numpy())
     value, values = dense(pair_key(ties["kind"], ties["value"]))
     bits = np.minimum(ties["bits"].to_numpy(), MAX_BITS)
+    groups = communities(account, value, bits, len(accounts), len(values), resolution, seed)
+    found = (np.sort(accounts[g]) for g in groups if len(g) >= smallest)
+    return sorted(found, key=lambda g: (-len(g), g[0]))
+
+
+def communities(
+    account: np.ndarray, value: np.ndarray, bits: np.ndarray, accounts: int, values: int,
+    resolution: float = 1.0, seed: int = 7,
+) -> list[np.ndarray]:  # fmt: skip
+    """Leiden communities of a bipartite graph of dense accounts and values; each an array of account numbers."""
     graph = igraph.Graph(
-        n=len(accounts) + len(values),
-        edges=np.column_stack([account, value + len(accounts)]),
+        n=accounts + values,
+        edges=np.column_stack([account, value + accounts]),
         edge_attrs={"weight": bits},
     )
     random.seed(seed)
     igraph.set_random_number_generator(random)
-    parts = graph.community_leiden(
-        objective_function="modularity", weights="weight", resolution=resolution, n_iterations=4
-    ).membership
-    label = np.asarray(parts)[: len(accounts)]
+    label = np.asarray(
+        graph.community_leiden(
+            objective_function="modularity", weights="weight", resolution=resolution, n_iterations=4
+        ).membership
+    )[:accounts]
     order = np.argsort(label, kind="stable")
-    groups = np.split(accounts[order], np.flatnonzero(np.diff(label[order])) + 1)
-    return sorted((np.sort(g) for g in groups if len(g) >= smallest), key=lambda g: (-len(g), g[0]))
+    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
 
 
 def dense(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,14 @@ from stillwatch.types import Campaign, Member
 
 REASON = pa.struct([("family", pa.string()), ("bits", pa.float64()), ("text", pa.string())])
 
+REASONS = pa.list_(pa.field("element", REASON))
+
 ACCOUNTS_SCHEMA = pa.schema([
     pa.field("account_id", pa.string(), nullable=False),
     pa.field("campaign_id", pa.string()),
     pa.field("risk", pa.float64(), nullable=False),
     pa.field("first_flagged_at", UTC_US),
-    pa.field("reasons", pa.list_(REASON), nullable=False),
+    pa.field("reasons", REASONS, nullable=False),
 ])  # fmt: skip
 """``accounts.parquet``: one row for every account seen. ``campaign_id`` is null outside campaigns."""
 
@@ -46,8 +48,8 @@ class Counts:
 class Run:
     """How a result was made.
 
-    ``coverage`` gives, for each canonical column, the share of rows that hold it; ``blind`` the detectors that could not
-    work, each with a sentence naming the columns it missed. ``settings`` must hold no secret.
+    ``coverage`` gives, for each canonical column, the share of rows that hold it; ``blind`` the detectors that could
+    not work, each with a sentence naming the columns it missed. ``settings`` must hold no secret.
     """
 
     version: str
@@ -78,7 +80,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was concluded: campaigns to act on, clusters worth a look, look-alikes let go, and a row for each account."""
+    """What was concluded: campaigns to act on, clusters worth a look, look-alikes let go, a row for each account."""
 
     campaigns: tuple[Campaign, ...]
     review: tuple[Campaign, ...]
@@ -100,7 +102,8 @@ def accounts_table(
     """The rows of ``accounts.parquet`` for the account ids ``seen`` (each once), in their order.
 
     Members of a campaign carry its id; members of a cluster under review keep risk and reasons but belong to none;
-    everybody else has ``base_risk`` and no reason. An account in several clusters keeps the first, campaigns before review.
+    everybody else has ``base_risk`` and no reason. An account in several clusters keeps the first,
+    campaigns before review.
     """
     flagged: dict[str, tuple[Member, str | None]] = {}
     for campaign in campaigns:
@@ -110,9 +113,9 @@ def accounts_table(
         for member in cluster.members:
             flagged.setdefault(member.account_id, (member, None))
     held = _flagged_columns(flagged, flagged_at or {}, base_risk)
-    ids = seen.combine_chunks() if isinstance(seen, pa.ChunkedArray) else seen
+    ids = (seen.combine_chunks() if isinstance(seen, pa.ChunkedArray) else seen).cast(pa.string())
     at = pc.fill_null(pc.index_in(ids, value_set=pa.array(list(flagged), pa.string())), len(flagged))
-    return pa.Table.from_arrays([ids.cast(pa.string()), *(c.take(at) for c in held)], schema=ACCOUNTS_SCHEMA)
+    return pa.Table.from_arrays([ids, *(c.take(at) for c in held)], schema=ACCOUNTS_SCHEMA)
 
 
 def _flagged_columns(
@@ -125,7 +128,7 @@ def _flagged_columns(
         pa.array([*(campaign_id for _, campaign_id in flagged.values()), None], pa.string()),
         pa.array([*(round(m.risk, 6) for m in members), base_risk], pa.float64()),
         pa.array([*(flagged_at.get(m.account_id) for m in members), None], UTC_US),
-        pa.array([*reasons, []], pa.list_(REASON)),
+        pa.array([*reasons, []], REASONS),
     ]
 
 

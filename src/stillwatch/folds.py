@@ -8,12 +8,18 @@
 ``account`` there is a customer: accounts that declare one organisation are folded into one, so they never link.
 
 Coherence is the heart of discovery: a value is a hypothesis, tested once on its holders, so n holders cost n rows and no
-pairs are made. For S holders of a value and another kind whose values u are held by h(u) of N customers, the
-holders' coincidences are ``tied = sum over u of max(0, s(u) - 1)`` with s(u) holders in common. If they were S random
-customers, s(u) would be binomial and the expectation ``sum over u of S h/N - 1 + (1 - h/N)^S``. How common u is, is asked
-of the *other* customers, ``h - s`` of ``N - S``: a campaign must not hide in the base rate it makes itself. Where an account
-can hold many values, the expectation is scaled by how much busier than others the holders are, squared; and always by how
-concentrated they are in a few countries, since neighbours share networks. ``bits`` is the Poisson log-likelihood ratio of ``tied`` against that expectation.
+pairs are made. Two tests, by how another kind is shared:
+
+*Pools* (cards, phones, networks, re-asked prompts: many values, each with few holders). Where s(u) of the S holders share u,
+``tied = sum over u of max(0, s(u) - 1)``. Were they S random customers, s(u) would be Poisson with mean m(u) = S h(u)/N and the
+expectation ``sum of m - 1 + exp(-m)``. ``bits`` is the Poisson log-likelihood ratio of ``tied`` against it.
+
+*Marks* (wordings, system texts: few values, some with very many holders). The one value that most exceeds its rate among the
+others, binomially, less the log2 of the number of values looked at.
+
+In both, how common u is, is asked of the *other* customers, ``h - s`` of ``N - S``: a campaign must not hide in the base rate it
+makes itself. Where an account can hold many values, m is scaled by how much busier than others the holders are; and for
+networks the expectation by how concentrated the holders are in a few countries, since neighbours share networks.
 """
 
 from __future__ import annotations
@@ -92,38 +98,70 @@ BASE_STEPS = {
                max(b.holders) AS other_holders, count(*) AS shared
         FROM anchors a JOIN rare b ON b.account = a.account AND b.family <> a.family
         GROUP BY a.kind, a.value, b.kind, b.value""",
-    "tied": """
-        SELECT kind, value, max(holders) AS holders, other,
-               CAST(sum(shared - 1) AS DOUBLE) AS tied, CAST(sum(shared) AS DOUBLE) AS held,
-               sum(holders * 1.0 * (other_holders - shared) / (p.customers - holders + 1)
-                   + power(1 - (other_holders - shared) * 1.0 / (p.customers - holders + 1), holders)
-                   - holders * 1.0 * other_holders / p.customers
-                   - power(1 - other_holders * 1.0 / p.customers, holders)) AS own
-        FROM companions CROSS JOIN population p GROUP BY kind, value, other""",
+    "held": """
+        SELECT kind, value, max(holders) AS holders, other, CAST(sum(shared) AS DOUBLE) AS held
+        FROM companions GROUP BY kind, value, other""",
+    "leaning": """
+        SELECT h.kind AS kind, h.value AS value, h.holders AS holders, h.other AS other, k.family AS family, k.pool AS pool,
+               CASE WHEN k.many = 1 THEN power(1.25, round(greatest(0, ln(
+                   h.held / h.holders * (p.customers - h.holders + 1) / greatest(1, t.held - h.held))) / ln(1.25)))
+               ELSE 1.0 END AS busier
+        FROM held h
+        JOIN (SELECT kind, sum(held) AS held FROM rarities GROUP BY kind) t ON t.kind = h.other
+        JOIN kinds k ON k.kind = h.other
+        CROSS JOIN population p""",
     "chance": """
-        SELECT s.holders AS holders, r.kind AS other,
-               sum(r.number * (s.holders * r.holders * 1.0 / p.customers - 1
-                   + power(1 - r.holders * 1.0 / p.customers, s.holders))) AS expected,
-               sum(r.held) AS held
-        FROM (SELECT DISTINCT holders FROM tied) s CROSS JOIN rarities r CROSS JOIN population p
-        GROUP BY s.holders, r.kind""",
-    "coherence_chance": """
-        SELECT t.kind AS kind, t.value AS value, t.holders AS holders, t.other AS other, t.tied AS tied,
-               greatest(1e-3, (c.expected + t.own) * greatest(1, coalesce(n.concentration, 1))
-                   * CASE WHEN k.many = 1
-                     THEN greatest(1, power(t.held / t.holders * (p.customers - t.holders + 1)
-                                            / greatest(1, c.held - t.held), 2)) ELSE 1 END) AS expected
-        FROM tied t
-        JOIN chance c ON c.holders = t.holders AND c.other = t.other
-        JOIN kinds k ON k.kind = t.other
-        LEFT JOIN anchor_country n ON n.kind = t.kind AND n.value = t.value
+        SELECT s.holders AS holders, s.other AS other, s.busier AS busier,
+               sum(r.number * (s.busier * s.holders * r.holders / p.customers - 1
+                   + exp(-s.busier * s.holders * r.holders / p.customers))) AS expected
+        FROM (SELECT DISTINCT holders, other, busier FROM leaning WHERE pool = 1) s
+        JOIN rarities r ON r.kind = s.other CROSS JOIN population p
+        GROUP BY s.holders, s.other, s.busier""",
+    "tied": """
+        SELECT c.kind AS kind, c.value AS value, c.other AS other, CAST(sum(c.shared - 1) AS DOUBLE) AS tied,
+               sum(l.busier * c.holders * (c.other_holders - c.shared) / (p.customers - c.holders + 1)
+                   + exp(-l.busier * c.holders * (c.other_holders - c.shared) / (p.customers - c.holders + 1))
+                   - l.busier * c.holders * c.other_holders / p.customers
+                   - exp(-l.busier * c.holders * c.other_holders / p.customers)) AS own
+        FROM companions c
+        JOIN leaning l ON l.kind = c.kind AND l.value = c.value AND l.other = c.other AND l.pool = 1
         CROSS JOIN population p
-        WHERE t.tied > 0""",
+        GROUP BY c.kind, c.value, c.other HAVING sum(c.shared - 1) > 0""",
+    "coherence_tied": """
+        SELECT t.kind AS kind, t.value AS value, l.holders AS holders, t.other AS other, t.tied AS tied,
+               greatest(1e-3, (c.expected + t.own)
+                   * CASE WHEN l.family = 'network' THEN greatest(1, coalesce(n.concentration, 1)) ELSE 1.0 END) AS expected
+        FROM tied t
+        JOIN leaning l ON l.kind = t.kind AND l.value = t.value AND l.other = t.other
+        JOIN chance c ON c.holders = l.holders AND c.other = l.other AND c.busier = l.busier
+        LEFT JOIN anchor_country n ON n.kind = t.kind AND n.value = t.value""",
+    "coherence_rates": """
+        SELECT c.kind AS kind, c.value AS value, c.holders AS holders, c.other AS other, c.shared AS shared,
+               least(0.999999, l.busier * (c.other_holders - c.shared + 0.5) / (p.customers - c.holders + 1)) AS rate,
+               count(*) OVER (PARTITION BY c.kind, c.value, c.other) AS looked
+        FROM companions c
+        JOIN leaning l ON l.kind = c.kind AND l.value = c.value AND l.other = c.other AND l.pool = 0
+        CROSS JOIN population p
+        WHERE c.shared >= 2""",
+    "coherence_marks": """
+        SELECT kind, value, holders, other, shared, rate,
+               shared * log2(shared / (holders * rate)) - log2(looked + 1)
+               + CASE WHEN shared < holders
+                 THEN (holders - shared) * log2((1 - shared * 1.0 / holders) / (1 - rate)) ELSE 0 END AS bits
+        FROM coherence_rates WHERE shared > holders * rate""",
+    "coherence_marked": """
+        SELECT kind, value, holders, other, shared, rate, bits,
+               row_number() OVER (PARTITION BY kind, value, other ORDER BY bits DESC, shared DESC, rate) AS place
+        FROM coherence_marks""",
     "coherence": """
         SELECT kind, value, holders, other, tied, expected,
                CASE WHEN tied > expected
                     THEN tied * log2(tied / expected) - (tied - expected) * 1.4426950408889634 ELSE 0 END AS bits
-        FROM coherence_chance""",
+        FROM coherence_tied
+        UNION ALL
+        SELECT kind, value, holders, other, CAST(shared AS DOUBLE) AS tied, holders * rate AS expected,
+               greatest(0, bits) AS bits
+        FROM coherence_marked WHERE place = 1""",
 }
 """Named steps, in order, run once before the detectors; the same text on every engine."""
 
@@ -144,11 +182,12 @@ def prepare(engine: Engine) -> None:
 
 
 def kinds_table() -> pa.Table:
-    """The declared kinds as rows ``kind, family, cap, many``: whether an account can hold several values of it."""
+    """The declared kinds as rows ``kind, family, cap, pool, many``: tested as a pool or by its mark; can an account hold several."""
     kinds = list(KINDS.values())
     return pa.table({
         "kind": pa.array([k.name for k in kinds]),
         "family": pa.array([k.family for k in kinds]),
         "cap": pa.array([k.cap for k in kinds], pa.float64()),
+        "pool": pa.array([int(k.family != "template") for k in kinds], pa.int32()),
         "many": pa.array([int(k.table == "facts") for k in kinds], pa.int32()),
     })  # fmt: skip

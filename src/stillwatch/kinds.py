@@ -33,6 +33,8 @@ KINDS = {
     for k in (
         Kind("card", "identity", "accounts", "card", 0.01, "payment instrument", "a payment instrument"),
         Kind("phone", "identity", "accounts", "phone", 0.01, "phone number", "a phone number"),
+        Kind("signup_day", "identity", "accounts", "signup_day", 0.05, "day of sign-up", "a sign-up day"),
+        Kind("slot", "tempo", "facts", "slot", 0.0, "quarters of a day it was active in", "hours of activity"),
         Kind("signup_net", "network", "accounts", "signup_net", 0.01, "network at sign-up", "a sign-up network"),
         Kind("net", "network", "facts", "net", 0.01, "network requests came from (/24 or /48)", "a network"),
         Kind("address", "network", "facts", "address", 0.005, "address requests came from", "an address"),

@@ -4,7 +4,8 @@ For each value, how much more of the cluster's members hold it than of the other
 a mixture: a share ``BLEND`` drawn like the cluster's, the rest like anybody's, so that camouflage is no proof of
 innocence and one matching value none of guilt. Every account is scored against the profile of the *others* (its own
 holdings left out), the strongest kind counts within a family, families add. An account joins with at least
-``Rules.bits`` in total and at least two families that speak for it.
+``Rules.bits`` in total and at least two families that
+speak for it and do not read the same trace.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stillwatch.clusters import communities, dense
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.kinds import KINDS
 from stillwatch.types import FAMILIES
@@ -21,6 +23,13 @@ BLEND = 0.3
 CEILING, FLOOR = 12.0, -2.0
 """Bits one family can add to or take from an account; a share of camouflage must not outweigh a real trace."""
 
+TRACES = {"identity": 0, "network": 1, "template": 2, "content": 2, "tempo": 3, "migration": 4}
+"""Which trace a family reads: wording and content are both read off the prompts, so they speak with one voice."""
+
+DESCRIBED = 1.9
+"""Bits a kind that only describes (a client, a setting, hours of the day) can give: never enough to speak for an account."""
+
+KIND_CEILING = np.array([CEILING if KINDS[k].cap else DESCRIBED for k in KIND_NAMES])
 KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
 
 
@@ -44,7 +53,10 @@ class Scored:
 
     def members(self, rules: Rules) -> np.ndarray:
         """Accounts that pass ``rules``, sorted."""
-        speaking = (self.bits >= rules.family_bits).sum(axis=1)
+        speaking = np.zeros(len(self.accounts), np.int64)
+        for trace in sorted(set(TRACES.values())):
+            mine = [f for f, name in enumerate(FAMILIES) if TRACES[name] == trace]
+            speaking += (self.bits[:, mine] >= rules.family_bits).any(axis=1)
         return np.sort(self.accounts[(self.total >= rules.bits) & (speaking >= rules.families)])
 
 
@@ -70,7 +82,7 @@ def score(holdings: Holdings, members: np.ndarray) -> Scored:
     matched = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
     held_at, held_value = holdings.values_of(candidates)
     have = np.bincount(held_at * shape[1] + holdings.kind[held_value], minlength=shape[0] * shape[1]).reshape(shape)
-    bits = np.clip(bits + (have - matched) * np.log2(1 - BLEND), FLOOR, CEILING)
+    bits = np.clip(bits + (have - matched) * np.log2(1 - BLEND), FLOOR, KIND_CEILING)
     family = np.full((shape[0], len(FAMILIES)), -np.inf)
     for k, f in enumerate(KIND_FAMILY):
         family[:, f] = np.maximum(family[:, f], np.where(have[:, k] > 0, bits[:, k], -np.inf))
@@ -87,7 +99,7 @@ def refine(holdings: Holdings, proposals: list[np.ndarray], rules: Rules) -> lis
     clusters = [p for p in proposals if len(p) >= 3]
     for _ in range(rules.rounds):
         scored = [score(holdings, c) for c in clusters]
-        clusters = claim(scored, rules)
+        clusters = [part for c in claim(scored, rules) for part in split(holdings, c)]
         clusters = merge(clusters, [score(holdings, c) for c in clusters], rules)
     final = [(c, score(holdings, c)) for c in clusters]
     return sorted(final, key=lambda pair: (-len(pair[0]), pair[0][0]))
@@ -98,11 +110,9 @@ def claim(scored: list[Scored], rules: Rules) -> list[np.ndarray]:
     if not scored:
         return []
     claims = [s.members(rules) for s in scored]
-    owner: dict[int, tuple[float, int]] = {}
     account = np.concatenate(claims)
     which = np.repeat(np.arange(len(claims)), [len(c) for c in claims])
     total = np.concatenate([s.total[np.searchsorted(s.accounts, c)] for s, c in zip(scored, claims)])
-    del owner
     order = np.lexsort((which, -total, account))
     first = np.ones(len(order), bool)
     first[1:] = account[order][1:] != account[order][:-1]
@@ -131,3 +141,73 @@ def merge(clusters: list[np.ndarray], scored: list[Scored], rules: Rules) -> lis
     for k, c in enumerate(clusters):
         joined.setdefault(root(k), []).append(c)
     return [np.sort(np.concatenate(parts)) for parts in joined.values()]
+
+
+APART = 0.15
+"""Two parts of a cluster are apart if their members share less than this part of what members of one part share."""
+WHO = np.array([TRACES[KINDS[k].family] < 2 and KINDS[k].cap > 0 and k != "signup_day" for k in KIND_NAMES])
+"""Kinds that say who pays and where from, and not what is asked."""
+
+
+def split(holdings: Holdings, members: np.ndarray, smallest: int = 12) -> list[np.ndarray]:
+    """Take apart a cluster that only wording holds together: two operators may use one public prompt.
+
+    Parts are communities over payers and networks. They stand apart only if each is sizeable, tied by several values, and
+    shares next to nothing with the others; who has no such value goes where the rest of its evidence points.
+    """
+    position, value = holdings.values_of(members)
+    keep = WHO[holdings.kind[value]] & (holdings.holders[value] <= holdings.cap()[value])
+    position, value = position[keep], value[keep]
+    number, values = dense(value)
+    count = np.bincount(number, minlength=len(values))
+    keep = count[number] >= 2
+    if len(members) < 2 * smallest or not keep.any():
+        return [members]
+    position, number = position[keep], number[keep]
+    weight = np.log2(holdings.n / holdings.holders[values])
+    parts = communities(position, number, weight[number], len(members), len(values))
+    blocks = apart([p for p in parts if len(p) >= 4], position, number, weight, len(members))
+    sizeable = [b for b in blocks if len(b) >= max(smallest, 0.2 * len(members)) and pooled(b, position, number)]
+    if len(sizeable) < 2:
+        return [members]
+    cores = [np.sort(members[b]) for b in sizeable]
+    return assigned(holdings, members, cores)
+
+
+def apart(
+    parts: list[np.ndarray], position: np.ndarray, number: np.ndarray, weight: np.ndarray, size: int
+) -> list[np.ndarray]:
+    """Join parts whose members share with each other nearly what they share among themselves."""
+    label = np.full(size, -1)
+    for k, part in enumerate(parts):
+        label[part] = k
+    inside = label[position] >= 0
+    held = np.zeros((len(parts), len(weight)))
+    np.add.at(held, (label[position[inside]], number[inside]), 1)
+    sizes = np.array([len(p) for p in parts], float)
+    cross = (held * weight) @ held.T / np.outer(sizes, sizes)
+    own = (held * (held - 1) * weight).sum(axis=1) / np.maximum(1, sizes * (sizes - 1))
+    close = cross >= APART * np.minimum.outer(own, own)
+    blocks: list[list[int]] = []
+    for k in np.argsort(-sizes):
+        friends = [b for b in blocks if any(close[k, other] for other in b)]
+        blocks = [b for b in blocks if b not in friends] + [[int(k), *(x for b in friends for x in b)]]
+    return [np.concatenate([parts[k] for k in b]) for b in blocks]
+
+
+def pooled(block: np.ndarray, position: np.ndarray, number: np.ndarray) -> bool:
+    """Is a part tied by at least four values, none of which most of it holds? A single card is no operator's pool."""
+    values, counts = np.unique(number[np.isin(position, block)], return_counts=True)
+    return int((counts >= 2).sum()) >= 4 and counts.max() <= 0.6 * len(block) and len(values) > 0
+
+
+def assigned(holdings: Holdings, members: np.ndarray, cores: list[np.ndarray]) -> list[np.ndarray]:
+    """``members`` dealt out to the cores they belong to, those in none to the core they have most bits for."""
+    total = np.full((len(cores), len(members)), -np.inf)
+    for k, core in enumerate(cores):
+        scored = score(holdings, core)
+        at = np.minimum(np.searchsorted(scored.accounts, members), len(scored.accounts) - 1)
+        total[k] = np.where(scored.accounts[at] == members, scored.total[at], -np.inf)
+        total[k, np.isin(members, core)] = np.inf
+    best = np.argmax(total, axis=0)
+    return [members[best == k] for k in range(len(cores))]

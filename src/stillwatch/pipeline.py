@@ -125,7 +125,8 @@ def take_in(source: Source, privacy: Privacy, progress: Progress) -> Intake:
         account = intake.accounts.number(batch["account_id"])
         model = intake.models.number(batch["model"])
         columns = {name: seen.facts[name] for name in seen.facts.schema.names}
-        columns |= {"account": pa.array(account), "model": pa.array(model)}
+        quarters = seen.facts["time"].cast(pa.int64()).to_numpy() // (6 * 3600 * 10**6)
+        columns |= {"account": pa.array(account), "model": pa.array(model), "slot": pa.array(quarters.astype(np.int32))}
         fields = [f for f in FACTS.schema if f.name != "wording"]
         intake.facts.append(pa.RecordBatch.from_arrays([columns[f.name] for f in fields], schema=pa.schema(fields)))
         intake.numbers.append(account)

@@ -34,7 +34,9 @@ def discover(kind: str) -> dict[str, Any]:
         if not isinstance(name, str) or not name:
             raise UsageError(f"{place}: {CONSTANTS[kind]} has no name", hint="give it a `name` that no other one has")
         if name in found and found[name][1] is not plugin:
-            raise UsageError(f"{place}: {kind} already has a {name!r}, from {found[name][0]}", hint="rename one of them")
+            raise UsageError(
+                f"{place}: {kind} already has a {name!r}, from {found[name][0]}", hint="rename one of them"
+            )
         found.setdefault(name, (place, plugin))
     return {name: found[name][1] for name in sorted(found)}
 

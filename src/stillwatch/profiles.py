@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
-from stillwatch.tables import PROFILES
+from stillwatch.tables import PROFILES, UTC_US
 
 _HASHED = {"org": "org_id", "card": "payment_hash", "issuer": "payment_issuer", "phone": "phone_hash",
            "mail_domain": "email_domain", "referrer": "referrer", "signup_tls": "signup_ja4",
@@ -41,12 +41,20 @@ def profiles(accounts: pa.Table | None, seen: Numbering, privacy: Privacy) -> pa
         columns[name] = _taken(_hashed(rows, source, purpose, privacy), known)
     columns["signup_net"] = _taken(_net(rows, privacy), known)
     for name in ("created_at", "programme", "plan", "verification"):
-        columns[name] = rows[name].combine_chunks().take(known) if name in rows.column_names else None
+        columns[name] = _column(rows, name).take(known)
+    days = pc.divide(pc.cast(pc.cast(columns["created_at"], UTC_US), pa.int64()), 86_400 * 10**6)
+    columns["signup_day"] = pc.fill_null(days, 0)
     columns["customer"] = pa.array(_customers(columns["org"].to_numpy(zero_copy_only=False)))
     arrays = [
-        c.cast(f.type) if (c := columns[f.name]) is not None else pa.nulls(len(names), f.type) for f in PROFILES.schema
+        columns[f.name].cast(f.type) for f in PROFILES.schema
     ]
     return pa.Table.from_arrays(arrays, schema=PROFILES.schema)
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    if name in rows.column_names and rows.num_rows:
+        return rows[name].combine_chunks()
+    return pa.nulls(max(1, rows.num_rows), PROFILES.schema.field(name).type)
 
 
 def _hashed(rows: pa.Table, source: str, purpose: str, privacy: Privacy) -> np.ndarray:

@@ -10,15 +10,15 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Live
-    from rich.progress import TaskID
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress import Progress as Live
+from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
         if self._live:
             self._live.stop()
@@ -164,33 +166,24 @@ class Stage:
     def __enter__(self) -> Progress:
         return self._progress
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress._end()
 
 
+class Rows(ProgressColumn):
+    """Rows done, rows a second and time left, whatever of them is known."""
+
+    def render(self, task: Task) -> Text:
+        of = f" of {rows_text(task.total)}" if task.total else ""
+        words = [f"{rows_text(task.completed)}{of} rows"] if task.completed else []
+        words += [f"{rows_text(task.speed)} rows/s"] if task.speed and task.completed else []
+        left = task.time_remaining
+        words += [f"{seconds_text(left)} left"] if left and task.total else [seconds_text(task.elapsed or 0.0)]
+        return Text(", ".join(words))
+
+
 def _live(stream: TextIO) -> Live:
-    from rich.console import Console
-    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
-    from rich.progress import Progress as Live
-    from rich.text import Text
-
-    class Rows(ProgressColumn):
-        """Rows done, rows a second and time left, whatever of them is known."""
-
-        def render(self, task: Task) -> Text:
-            of = f" of {rows_text(task.total)}" if task.total else ""
-            words = [f"{rows_text(task.completed)}{of} rows"] if task.completed else []
-            words += [f"{rows_text(task.speed)} rows/s"] if task.speed and task.completed else []
-            left = task.time_remaining
-            words += [f"{seconds_text(left)} left"] if left and task.total else [seconds_text(task.elapsed or 0.0)]
-            return Text(", ".join(words))
-
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), Rows())
     return Live(*columns, console=Console(file=stream), transient=True, speed_estimate_period=30.0)
-
-
-@contextmanager
-def silent() -> Iterator[Progress]:
-    """A progress that shows nothing; for tests and for callers that only want the timings."""
-    with Progress(quiet=True) as progress:
-        yield progress

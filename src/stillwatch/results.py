@@ -1,19 +1,15 @@
 """The files that say what a run found, exactly as the contract has them.
 
-``accounts.parquet``, ``campaigns.json``, ``review.json``, ``report.html`` and ``run.json`` appear together or not at all:
-all are written beside their place, then moved in, ``run.json`` last.
+``accounts.parquet``, ``campaigns.json``, ``review.json``, ``report.html`` and ``run.json`` appear together or not at
+all: they are written beside their place, then moved in, ``run.json`` last.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -21,40 +17,10 @@ import pyarrow.parquet as pq
 from stillwatch.findings import Counts, Findings, Run, accounts_table
 from stillwatch.progress import Timing
 from stillwatch.report import page
+from stillwatch.store.state import Staging
 from stillwatch.types import CAPABILITIES, Campaign
 
 __all__ = ["Counts", "Findings", "Run", "accounts_table", "campaign_json", "run_json", "write"]
-
-class Staging:
-    """A folder beside the results' place; leaving the ``with`` block moves its files in, ``run.json`` last.
-
-    An old ``run.json`` goes first: where there is none, the files beside it are of no whole run. After an error nothing
-    is moved and the folder is gone.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-
-    def __enter__(self) -> Path:
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.out))
-        return self.folder
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if error is None:
-                self._move_in()
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _move_in(self) -> None:
-        names = sorted((p.name for p in self.folder.iterdir()), key=lambda name: (name == "run.json", name))
-        for name in names:
-            with open(self.folder / name, "rb") as file:
-                os.fsync(file.fileno())
-        (self.out / "run.json").unlink(missing_ok=True)
-        for name in names:
-            os.replace(self.folder / name, self.out / name)
 
 
 def write(findings: Findings, run: Run, out: Path) -> None:
@@ -71,7 +37,7 @@ def write(findings: Findings, run: Run, out: Path) -> None:
 
 
 def campaign_json(campaign: Campaign) -> dict[str, Any]:
-    """A campaign in the contract's shape. Shares and bits are rounded; capabilities and evidence are strongest first."""
+    """A campaign in the contract's shape: shares and bits rounded, capabilities and evidence strongest first."""
     unknown = set(campaign.capabilities) - set(CAPABILITIES)
     if unknown:
         raise ValueError(f"campaign {campaign.campaign_id}: capabilities the contract does not name: {sorted(unknown)}")

@@ -16,6 +16,7 @@ from stillwatch.alternatives import consider
 from stillwatch.cases import Case
 from stillwatch.evidence import Holdings
 from stillwatch.kinds import KINDS
+from stillwatch.membership import TRACES
 from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
 
 FAMILY_CEILING = 20.0
@@ -194,7 +195,7 @@ def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case, bits = draft.case, draft.bits
     explained = any(a.explains for a in draft.alternatives)
-    tied = [f for f in FAMILIES if f in ("identity", "network", "template", "tempo") and draft.evidence.get(f, 0) >= 3]
+    tied = {TRACES[f] for f in FAMILIES if draft.evidence.get(f, 0) >= 3 and f not in ("migration", "content")}
     passes = (
         case.size >= rules.smallest
         and len(tied) >= rules.families

@@ -14,9 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stillwatch.findings import Findings, Run
-from stillwatch.report.words import (
-    bits_text, capability, count, counted, duration, q_text, share, size, span, visible,
-)  # fmt: skip
+from stillwatch.report.words import bits_text, capability, count, counted, duration, q_text, share, size, span, visible
 from stillwatch.types import Campaign
 
 SHOWN = 20
@@ -61,7 +59,7 @@ def _table(campaigns: list[Campaign], families: int) -> Table:
     table.add_column("accounts", justify="right", no_wrap=True)
     table.add_column("exchanges", justify="right", no_wrap=True)
     table.add_column("after", overflow="fold")
-    table.add_column("strongest evidence", overflow="fold")
+    table.add_column("evidence, bits", overflow="fold")
     table.add_column("confidence", justify="right", no_wrap=True)
     table.add_column("q", justify="right", no_wrap=True)
     for c in campaigns:
@@ -75,8 +73,10 @@ def _table(campaigns: list[Campaign], families: int) -> Table:
 
 def _entry(campaign: Campaign) -> Text:
     text = Text(visible(campaign.campaign_id, 60), style="bold")
-    text.append(f"  {counted(len(campaign.members), 'account')}, {counted(campaign.exchanges, 'exchange')}", style="not bold")
-    after = f"\n  after {after_text(campaign)}\n  {evidence_text(campaign, 2)}"
+    text.append(
+        f"  {counted(len(campaign.members), 'account')}, {counted(campaign.exchanges, 'exchange')}", style="not bold"
+    )
+    after = f"\n  after {after_text(campaign)}\n  evidence in bits: {evidence_text(campaign, 2)}"
     text.append(f"{after}\n  confidence {share(campaign.confidence)}, q {q_text(campaign.q_value)}", style="not bold")
     return text
 
@@ -90,7 +90,7 @@ def after_text(campaign: Campaign) -> str:
 def evidence_text(campaign: Campaign, families: int) -> str:
     """The strongest families of evidence, in bits."""
     ranked = sorted(campaign.evidence.items(), key=lambda item: -item[1])[:families]
-    return f"{', '.join(f'{family} {bits_text(bits)}' for family, bits in ranked)} bits" if ranked else "none"
+    return ", ".join(f"{visible(family, 40)} {bits_text(bits)}" for family, bits in ranked) or "none"
 
 
 def _notes(findings: Findings, run: Run, out: Path) -> Table:
@@ -105,7 +105,10 @@ def _notes(findings: Findings, run: Run, out: Path) -> Table:
 def _lines(findings: Findings, run: Run, out: Path) -> Iterator[tuple[str, str]]:
     if findings.review:
         held = sum(len(c.members) for c in findings.review)
-        yield "review", f"{counted(len(findings.review), 'cluster')} worth a look, {counted(held, 'account')}: review.json"
+        yield (
+            "review",
+            f"{counted(len(findings.review), 'cluster')} worth a look, {counted(held, 'account')}: review.json",
+        )
     if findings.let_go:
         yield "let go", f"{counted(len(findings.let_go), 'look-alike')}: {_explanations(findings.let_go)}"
     for i, (name, why) in enumerate(run.blind.items()):

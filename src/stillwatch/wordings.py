@@ -29,7 +29,7 @@ from numba import njit
 
 MIN_ROWS = 3
 """Rows a shingle, a pair of parts or a family must be seen in."""
-MIN_SHINGLES = 4
+MIN_SHINGLES = 5
 """Shingles a family's wrapper must have."""
 MIN_MATCH = 3
 """Shingles of the wrapper a row must have, and at least ``MATCH_SHARE`` of it."""
@@ -37,7 +37,9 @@ MATCH_SHARE = 0.15
 UNEVEN = 1.3
 """How much more common one of two shingles or parts of a wrapper may be, chance aside: an ending that half of the users of
 a head have is no piece of the head."""
-TOGETHER = 0.45
+LOOK_AHEAD = 8
+"""Places around a shingle searched for a neighbour."""
+TOGETHER = 0.35
 """Two parts are of one wrapper if found together in this share of the rows of each (long texts are only sampled)."""
 BROADER, SLOT_RATIO = 1.2, 5.0
 """How much broader (contents times repeats) a head is than its ending, and a wrapper than a slot others use too."""
@@ -48,6 +50,7 @@ KEPT_TO = 0.5
 MAX_TOUCHED = 12
 BUFFER = 1 << 25
 _WIDE = 32
+_BIN_BITS = 12
 
 Matrix = npt.NDArray[np.uint32]
 Ids = npt.NDArray[np.int32]
@@ -119,20 +122,18 @@ def resolve(sketches: Sequence[Matrix] | Matrix, accounts: Ids) -> Families:
 
 
 def _recurrent(chunks: Sequence[Matrix]) -> tuple[Matrix, npt.NDArray[np.int32]]:
-    """Shingles seen at least MIN_ROWS times, sorted, and how often; sorted in slices of the hash range."""
-    histogram = np.zeros(4096, np.int64)
+    """Shingles seen at least MIN_ROWS times, sorted, and how often; counted in slices of the hash range."""
+    histogram = np.zeros(1 << _BIN_BITS, np.int64)
     for chunk in chunks:
         _histogram(chunk, histogram)
-    found = []
+    found = [(np.zeros(0, np.uint32), np.zeros(0, np.int32))]
     for low, high in _slices(histogram, BUFFER):
-        buffer = np.empty(int(histogram[low:high].sum()), np.uint32)
-        used = 0
+        ends = np.cumsum(histogram[low:high])
+        places, buffer = ends - histogram[low:high], np.empty(int(ends[-1]), np.uint32)
         for chunk in chunks:
-            used = _gather(chunk, low, high, buffer, used)
-        buffer.sort()
-        found.append(_runs(buffer, MIN_ROWS))
-    shingles = np.concatenate([np.zeros(0, np.uint32)] + [f[0] for f in found])
-    return shingles, np.concatenate([np.zeros(0, np.int32)] + [f[1].astype(np.int32) for f in found])
+            _scatter(chunk, low, places, buffer)
+        found.append(_count_bins(buffer, ends, MIN_ROWS))
+    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
 
 def _slices(histogram: Longs, limit: int) -> Iterator[tuple[int, int]]:
@@ -149,29 +150,31 @@ def _slices(histogram: Longs, limit: int) -> Iterator[tuple[int, int]]:
 
 def _number(chunks: Sequence[Matrix], shingles: Matrix) -> list[Ids]:
     """Each sketch with its shingles replaced by their place among the recurrent ones, -1 for the others."""
-    bits = max(int(len(shingles)).bit_length() - 1, 1)
+    bits = max(len(shingles).bit_length() - 1, 1)
     bounds = np.searchsorted(shingles, np.arange(1 << bits, dtype=np.uint64) << np.uint64(32 - bits)).astype(np.int32)
     bounds = np.append(bounds, np.int32(len(shingles)))
-    return [_translate(chunk, shingles, bounds, 32 - bits) for chunk in chunks]
+    sieve_bits = min(bits + 5, 32)
+    sieve = _sieve(shingles, sieve_bits)
+    return [_translate(chunk, shingles, bounds, bits, sieve, sieve_bits) for chunk in chunks]
 
 
 def _parts(ids: Sequence[Ids], counts: Ids) -> tuple[Ids, Ids]:
     """Part of each recurrent shingle (-1 for one that hangs together with no other) and the shingles of each part."""
-    after, before = _majority(ids, len(counts))
+    after, before = _majority(ids, counts)
     root = _join(after, before, counts)
     return _dense(root, 2)
 
 
-def _majority(ids: Sequence[Ids], size: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def _majority(ids: Sequence[Ids], counts: Ids) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """For each shingle the one that comes next, and before, in most places; rows (candidate, times). Majority vote:
     a true majority always survives the vote, so the outcome does not depend on the order of rows."""
-    after, before = np.full((size, 2), 0, np.int32), np.full((size, 2), 0, np.int32)
+    after, before = np.zeros((len(counts), 2), np.int32), np.zeros((len(counts), 2), np.int32)
     after[:, 0] = before[:, 0] = -1
     for block in ids:
-        _vote(block, after, before)
+        _vote(block, counts, after, before, False)
     after[:, 1] = before[:, 1] = 0
     for block in ids:
-        _count_votes(block, after, before)
+        _vote(block, counts, after, before, True)
     return after, before
 
 
@@ -189,7 +192,7 @@ def _merge_parts(ids: Sequence[Ids], sizes: Ids) -> Ids:
     rows = np.zeros(len(sizes), np.int64)
     for block in ids:
         _count_parts(block, rows)
-    histogram = np.zeros(4096, np.int64)
+    histogram = np.zeros(1 << _BIN_BITS, np.int64)
     for block in ids:
         _pair_histogram(block, rows, histogram)
     joined: list[Words] = []
@@ -326,23 +329,48 @@ def _families(
 
 @njit(cache=True, nogil=True)
 def _histogram(sketch: Any, out: Any) -> None:
-    for i in range(sketch.shape[0]):
-        for j in range(sketch.shape[1]):
-            s = sketch[i, j]
-            if s != 0:
-                out[s >> np.uint32(20)] += 1
+    shift = np.uint32(32 - _BIN_BITS)
+    for s in sketch.ravel():
+        if s != 0:
+            out[s >> shift] += 1
 
 
 @njit(cache=True, nogil=True)
-def _gather(sketch: Any, low: int, high: int, out: Any, used: int) -> int:
-    """Appends the shingles whose top bits lie in ``[low, high)``."""
-    for i in range(sketch.shape[0]):
-        for j in range(sketch.shape[1]):
-            s = sketch[i, j]
-            if s != 0 and low <= (s >> np.uint32(20)) < high:
-                out[used] = s
-                used += 1
-    return used
+def _scatter(sketch: Any, low: int, places: Any, out: Any) -> None:
+    """Puts each shingle into its bin, counted from ``low``; ``places`` holds the next free place of each bin."""
+    shift = np.uint32(32 - _BIN_BITS)
+    for s in sketch.ravel():
+        at = np.int64(s >> shift) - low
+        if s != 0 and 0 <= at < len(places):
+            out[places[at]] = s
+            places[at] += 1
+
+
+@njit(cache=True, nogil=True)
+def _count_bins(values: Any, ends: Any, least: int) -> Any:
+    """Values held at least ``least`` times, sorted, and how often; ``ends`` are those of bins in ascending order."""
+    kept, times = np.empty(len(values) // least, np.uint32), np.empty(len(values) // least, np.int32)
+    total, start = 0, 0
+    for end in ends:
+        size = 16
+        while size < 2 * (end - start):
+            size *= 2
+        table, count = np.zeros(size, np.uint32), np.zeros(size, np.int32)
+        first = total
+        for i in range(start, end):
+            at = np.int64(values[i] * np.uint32(2654435769)) & (size - 1)
+            while table[at] != 0 and table[at] != values[i]:
+                at = (at + 1) & (size - 1)
+            table[at] = values[i]
+            count[at] += 1
+        for at in range(size):
+            if count[at] >= least:
+                kept[total], times[total] = table[at], count[at]
+                total += 1
+        order = np.argsort(kept[first:total])
+        kept[first:total], times[first:total] = kept[first:total][order], times[first:total][order]
+        start = end
+    return kept[:total], times[:total]
 
 
 @njit(cache=True, nogil=True)
@@ -365,20 +393,30 @@ def _runs(values: Any, least: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _translate(sketch: Any, shingles: Any, bounds: Any, shift: int) -> Any:
-    out = np.empty(sketch.shape, np.int32)
+def _sieve(shingles: Any, bits: int) -> Any:
+    """A bit for each value of the top ``bits`` that some shingle has."""
+    out = np.zeros((1 << bits) // 64, np.uint64)
+    for s in shingles:
+        at = s >> np.uint32(32 - bits)
+        out[at >> np.uint32(6)] |= np.uint64(1) << np.uint64(at & np.uint32(63))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _translate(sketch: Any, shingles: Any, bounds: Any, bits: int, sieve: Any, sieve_bits: int) -> Any:
+    out = np.full(sketch.shape, -1, np.int32)
     for i in range(sketch.shape[0]):
         for j in range(sketch.shape[1]):
             s = sketch[i, j]
-            out[i, j] = -1
-            if s == 0:
+            at = s >> np.uint32(32 - sieve_bits)
+            if s == 0 or not (sieve[at >> np.uint32(6)] >> np.uint64(at & np.uint32(63))) & np.uint64(1):
                 continue
-            bucket = s >> np.uint32(shift)
-            for k in range(bounds[bucket], bounds[bucket + 1]):
-                if shingles[k] >= s:
-                    if shingles[k] == s:
-                        out[i, j] = k
-                    break
+            bucket = s >> np.uint32(32 - bits)
+            k = bounds[bucket]
+            while k < bounds[bucket + 1] and shingles[k] < s:
+                k += 1
+            if k < bounds[bucket + 1] and shingles[k] == s:
+                out[i, j] = k
     return out
 
 
@@ -394,32 +432,45 @@ def _cast(ballot: Any, other: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _vote(ids: Any, after: Any, before: Any) -> None:
-    """One round of majority votes for the neighbours of each shingle, recurrent ones only."""
-    for i in range(ids.shape[0]):
-        last = -1
-        for j in range(ids.shape[1]):
-            a = ids[i, j]
-            if a < 0 or a == last:
-                continue
-            if last >= 0:
-                _cast(after[last], a)
-                _cast(before[a], last)
-            last = a
+def _neighbours(row: Any, counts: Any, near: Any, number: Any, limit: Any) -> int:
+    """For each recurrent shingle of a row, its nearest other one after and before that is about as common, passing
+    over rarer and commoner ones (slots, synonyms, stock phrases): rows (shingle, after, before) of ``near``, -1 for
+    none among the next ``LOOK_AHEAD``. Gives how many rows; ``number`` and ``limit`` are room to work in."""
+    n = 0
+    for j in range(len(row)):
+        if row[j] >= 0 and (n == 0 or near[n - 1, 0] != row[j]):
+            near[n, 0], near[n, 1], near[n, 2] = row[j], -1, -1
+            number[n] = counts[row[j]]
+            limit[n] = UNEVEN * number[n] + 2 * np.sqrt(number[n])
+            n += 1
+    for j in range(n):
+        for k in range(j + 1, min(n, j + 1 + LOOK_AHEAD)):
+            if number[k] <= limit[j] and number[j] <= limit[k] and near[k, 0] != near[j, 0]:
+                near[j, 1] = near[k, 0]
+                break
+        for k in range(j - 1, max(-1, j - 1 - LOOK_AHEAD), -1):
+            if number[k] <= limit[j] and number[j] <= limit[k] and near[k, 0] != near[j, 0]:
+                near[j, 2] = near[k, 0]
+                break
+    return n
 
 
 @njit(cache=True, nogil=True)
-def _count_votes(ids: Any, after: Any, before: Any) -> None:
+def _vote(ids: Any, counts: Any, after: Any, before: Any, final: bool) -> None:
+    """Majority votes on the neighbours of each shingle; if ``final``, counts the votes of the candidates instead."""
+    width = ids.shape[1]
+    near, number, limit = np.empty((width, 3), np.int32), np.empty(width), np.empty(width)
     for i in range(ids.shape[0]):
-        last = -1
-        for j in range(ids.shape[1]):
-            a = ids[i, j]
-            if a < 0 or a == last:
+        for j in range(_neighbours(ids[i], counts, near, number, limit)):
+            a, b, c = near[j, 0], near[j, 1], near[j, 2]
+            if final:
+                after[a, 1] += b >= 0 and after[a, 0] == b
+                before[a, 1] += c >= 0 and before[a, 0] == c
                 continue
-            if last >= 0:
-                after[last, 1] += after[last, 0] == a
-                before[a, 1] += before[a, 0] == last
-            last = a
+            if b >= 0:
+                _cast(after[a], b)
+            if c >= 0:
+                _cast(before[a], c)
 
 
 @njit(cache=True, nogil=True)
@@ -461,7 +512,7 @@ def _join(after: Any, before: Any, counts: Any) -> Any:
     for side in (after, before):
         for a in range(len(counts)):
             b, times = side[a, 0], side[a, 1]
-            if b >= 0 and 2 * times > counts[a] and _even(counts[a], counts[b]):
+            if b >= 0 and 2 * times > counts[a]:
                 _union(root, a, b)
     for i in range(len(root)):
         root[i] = _root(root, i)
@@ -507,7 +558,7 @@ def _count_parts(ids: Any, rows: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _bin(a: int) -> int:
-    return ((a * 2654435761) >> 8) & 4095
+    return ((a * 2654435761) >> 8) & ((1 << _BIN_BITS) - 1)
 
 
 @njit(cache=True, nogil=True)

@@ -46,7 +46,7 @@ INPUTS: Mapping[str, pa.Schema] = {
     "observations": tables.OBSERVATIONS.schema,
     "facts": tables.FACTS.schema,
     "accounts": tables.PROFILES.schema,
-    "kinds": pa.schema({"kind": pa.string(), "family": pa.string(), "cap": pa.float64(), "many": pa.int32()}),
+    "kinds": pa.schema({"kind": pa.string(), "family": pa.string(), "cap": pa.float64(), "pool": pa.int32(), "many": pa.int32()}),
     "models": pa.schema({"model": pa.int32(), "released_at": tables.UTC_US}),
 }
 """The tables a first step may read. ``accounts`` holds ``tables.PROFILES``: hashes, no personal value; ``account`` in

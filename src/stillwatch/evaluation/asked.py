@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stillwatch.errors import UsageError
 
-TRUTH_EXCHANGES_FILE = "truth_exchanges.parquet"
-COLUMNS = ("account_id", "distillation", "capability")
+MARKS_FILE = "truth_exchanges.parquet"
+EXCHANGES_FOLDER = "exchanges"
+ASKED = """
+SELECT account_id, capability, count(*) AS exchanges
+FROM read_parquet($exchanges)
+JOIN (SELECT exchange_id, coalesce(capability, 'other') AS capability FROM read_parquet($marks) WHERE distillation)
+USING (exchange_id) GROUP BY account_id, capability"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +44,20 @@ class Asked:
 
 
 def read_asked(truth: Path, account_ids: pa.ChunkedArray) -> Asked | None:
-    """The distillation queries of these accounts by ``truth_exchanges.parquet`` beside the truth, or None."""
-    file = (truth if truth.is_dir() else truth.parent) / TRUTH_EXCHANGES_FILE
-    if not file.exists():
+    """The distillation queries of these accounts, or None where the log does not lie with the truth."""
+    world = truth if truth.is_dir() else truth.parent
+    marks, exchanges = world / MARKS_FILE, sorted(map(str, (world / EXCHANGES_FOLDER).glob("*.parquet")))
+    if not marks.exists() or not exchanges:
         return None
     try:
-        rows = pq.read_table(file, columns=list(COLUMNS), filters=pc.field("distillation"))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{file}: cannot be read: {error}", hint=f"its columns are {', '.join(COLUMNS)}") from error
-    rows = rows.set_column(2, "capability", pc.fill_null(rows["capability"].cast(pa.string()), "other"))
-    counted = rows.group_by(["account_id", "capability"]).aggregate([("distillation", "count")])
-    at = pc.index_in(counted["account_id"].cast(pa.string()), value_set=account_ids.combine_chunks())
+        with duckdb.connect(config={"threads": 2, "memory_limit": "2GB"}) as engine:
+            counted = engine.sql(ASKED, params={"marks": str(marks), "exchanges": exchanges}).to_arrow_table()
+    except duckdb.Error as error:
+        raise UsageError(f"{marks}: cannot be read: {error}", hint="its columns are those of `simulate`") from error
+    at = pc.index_in(counted["account_id"], value_set=account_ids.combine_chunks())
     counted = counted.filter(at.is_valid())
     return Asked(
         at.drop_null().to_numpy().astype(np.int64),
-        counted["capability"].to_numpy(zero_copy_only=False),
-        counted["distillation_count"].to_numpy().astype(np.int64),
+        counted["capability"].to_numpy(),
+        counted["exchanges"].to_numpy().astype(np.int64),
     )

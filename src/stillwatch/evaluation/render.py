@@ -73,7 +73,7 @@ def _planted_table(campaigns: tuple[Planted, ...]) -> Table:
     for c in sorted(campaigns, key=lambda c: -c.recall.total):
         table.add_row(
             escape(c.campaign_id), escape(c.shape), f"{c.recall.total:,}", _rate(c.recall), str(len(c.pieces)),
-            _share(c.largest_piece.value), _rate(c.purity), _number(c.capabilities_off),
+            _share(c.largest_piece.value), _number(c.purity.value), _number(c.capabilities_off),
         )  # fmt: skip
     return table
 

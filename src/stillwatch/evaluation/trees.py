@@ -18,7 +18,7 @@ MIN_CAMPAIGNS = 2
 MIN_HONEST = 2
 """With fewer there is nobody to tell apart in one of the halves."""
 SURE_PRECISION = 0.99
-LEANED_ON_ACCOUNTS = 4000
+LEANED_ON_ACCOUNTS = 2000
 LEANED_ON_COLUMNS = 10
 
 Scores = NDArray[np.float64]
@@ -59,6 +59,14 @@ class TreeReport:
 
 def grow_and_test(columns: Columns, campaign: Labels, seed: int) -> TreeReport:
     """Grow on one half of campaigns and honest accounts, test on the other, both ways round."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    # With so few rows, threads that wait for one another on a busy machine cost ten times what they bring.
+    with threadpool_limits(1):
+        return _grow_and_test(columns, campaign, seed)
+
+
+def _grow_and_test(columns: Columns, campaign: Labels, seed: int) -> TreeReport:
     rng = np.random.default_rng(seed)
     half = _halves(campaign, rng)
     planted = campaign.codes > 0

@@ -19,8 +19,6 @@ from stillwatch.privacy import sip_end, sip_round, sip_start
 HEAD_BYTES = 65536
 TAIL_BYTES = 16384
 MAX_TOKENS = HEAD_BYTES + TAIL_BYTES + 2
-EDGE_TENTHS = 3.4
-"""Tenths of a sketch that hold the head of a text, and as many its tail; a fair sample of the middle has the rest."""
 MAX_WORDS = 4
 """Longest cue, in tokens."""
 
@@ -267,14 +265,17 @@ def _middle(shingle: Any, kept: Any, count: int, width: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) -> None:
-    """Fills one row of a sketch: the first and last shingles as they stand, the smallest of what lies between.
+    """Fills one row of a sketch: the first and last third of the width as they stand, the smallest of what lies between.
 
-    Every second shingle of a paired script is passed over, by its hash: those carry about half a word each.
+    Shingles that are mostly numbers say nothing of a wording. Every second shingle of a paired script is passed over, by its hash: those carry about half a word each.
     """
     edge, middle = len(ring), len(kept)
+    number = _mix(np.uint64(48) * _PRIME) & ~np.uint64(1)
     n, held, mids = 0, 0, 0
     for i in range(2, count):
         a, b, c = tokens[i - 2], tokens[i - 1], tokens[i]
+        if (a == number) + (b == number) + (c == number) >= 2:
+            continue
         h = _mix(_mix(a ^ keys[0]) + b * _PRIME + _mix(c ^ keys[1]))
         if (a & np.uint64(1)) + (b & np.uint64(1)) + (c & np.uint64(1)) >= 2 and h & np.uint64(1):
             continue
@@ -333,7 +334,7 @@ def _scan(data: Any, starts: Any, ends: Any, keys: Any, cues: Any, out: Any) -> 
     exact = np.empty(MAX_TOKENS, np.uint64)
     at = np.zeros(2, np.int64)
     v = np.empty(4, np.uint64)
-    edge = int(out.sketch.shape[1] * EDGE_TENTHS / 10)
+    edge = out.sketch.shape[1] // 3
     ring, kept = np.empty(edge, np.uint32), np.empty(out.sketch.shape[1] - 2 * edge, np.uint32)
     seen = np.full(len(cues.first), -1, np.int64)
     for i in range(len(starts)):

@@ -7,18 +7,20 @@ control and direction characters written out. With many campaigns each gets less
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stillwatch.findings import Findings, Run
-from stillwatch.report import charts, picture, words
-from stillwatch.types import CAPABILITIES, FAMILIES, Axis, Campaign, Exhibit
+from stillwatch.report import charts, picture, timeline, words
+from stillwatch.types import FAMILIES, Axis, Campaign, Exhibit
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+LIMIT = 4_500_000
+"""Bytes the page may have before it is made again in less detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,23 @@ class Detail:
     opened: bool = True
 
 
-def detail_for(sections: int) -> Detail:
-    """The detail that so many sections leave room for."""
-    if sections <= 12:
-        return Detail()
-    room = max(1, sections)
-    crowded = room > 60
-    return Detail(
-        members=min(50, max(6, 2000 // room)),
-        reasons=2 if crowded else 6,
-        exhibits=2 if crowded else 8,
-        nodes=min(180, max(24, 9000 // room)),
-        edges=min(500, max(40, 15000 // room)),
-        bars=32 if crowded else 92,
-        opened=False,
-    )
+ROOMY = 12
+"""Up to so many sections all stand open, with everything there is to show."""
+
+CROWDED = Detail(members=10, reasons=3, exhibits=3, nodes=40, edges=60, bars=32, opened=False)
+
+
+def details(sections: int) -> Iterator[Detail]:
+    """Ways to show so many sections, the fullest first and the tersest last."""
+    if sections <= ROOMY:
+        yield Detail()
+    if sections <= 60:
+        yield Detail(opened=False)
+    if sections <= 150:
+        yield CROWDED
+    yield replace(CROWDED, members=6, reasons=2, exhibits=2, nodes=28)
+    yield replace(CROWDED, members=3, reasons=1, exhibits=1, nodes=16, edges=24, bars=16)
+    yield replace(CROWDED, sections=100, members=3, reasons=1, exhibits=1, nodes=16, edges=24, bars=16)
 
 
 AXES = {
@@ -70,9 +74,11 @@ class Step:
 
 
 def waterfall(campaign: Campaign) -> list[Step]:
-    """Families that add up, strongest first; families that only concealment has an exhibit for are not among them."""
+    """Families that add up, strongest first, each with its exhibits of coordination and extraction."""
     steps, total = [], 0.0
     for family, bits in sorted(campaign.evidence.items(), key=lambda item: -item[1]):
+        if bits < 0.05:
+            continue
         shown = [e for e in campaign.exhibits if e.family == family and e.axis != Axis.CONCEALMENT]
         steps.append(Step(family, total, bits, tuple(sorted(shown, key=lambda e: -e.bits))))
         total += bits
@@ -115,8 +121,16 @@ def coverage_groups(coverage: Mapping[str, float]) -> dict[str, list[tuple[str, 
 
 
 def page(findings: Findings, run: Run) -> str:
-    """The whole report as HTML text."""
-    detail = detail_for(len(findings.campaigns) + len(findings.review) + len(findings.let_go) // 4)
+    """The whole report as HTML text, in the fullest detail that keeps it within ``LIMIT`` bytes."""
+    for detail in details(len(findings.campaigns) + len(findings.review)):
+        text = render(findings, run, detail)
+        if len(text.encode()) <= LIMIT:
+            break
+    return text
+
+
+def render(findings: Findings, run: Run, detail: Detail) -> str:
+    """The report in the given detail."""
     text = _environment().get_template("page.html").render(
         run=run,
         campaigns=by_size(findings.campaigns),
@@ -131,8 +145,6 @@ def page(findings: Findings, run: Run) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("stillwatch.report", ""),
         autoescape=True,
@@ -144,7 +156,8 @@ def _environment() -> Environment:
              "duration", "size", "capability", "visible")  # fmt: skip
     environment.filters.update({name: getattr(words, name) for name in names})
     environment.globals.update(
-        charts=charts, picture=picture, AXES=AXES, CAPABILITIES=CAPABILITIES, FAMILIES=FAMILIES, waterfall=waterfall,
-        loose_exhibits=loose_exhibits, after=after, by_risk=by_risk, distilled=distilled, coverage_groups=coverage_groups,
+        charts=charts, picture=picture, timeline=timeline, AXES=AXES, FAMILIES=FAMILIES, waterfall=waterfall,
+        loose_exhibits=loose_exhibits, after=after, by_risk=by_risk, distilled=distilled,
+        coverage_groups=coverage_groups,
     )  # fmt: skip
     return environment

@@ -1,27 +1,24 @@
-"""Bars and lines as inline SVG: no script, readable without colour, with a sentence for those who cannot see them."""
+"""Bars as inline SVG or plain HTML: no script, readable without colour, with words for those who cannot see them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-from stillwatch.report.words import bits_text, count, counted
-from stillwatch.types import FAMILIES, Campaign, Day
+from stillwatch.report.words import bits_text
+from stillwatch.types import FAMILIES, Campaign
 
 
 def svg(width: float, height: float, body: Iterable[str], *, label: str, css: str) -> Markup:
     """An SVG image that scales with its box; ``label`` says in words what it shows. ``body`` is markup already."""
     return Markup(
-        f'<svg class="{css}" viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}">'
+        f'<svg class="{css}" viewBox="0 0 {trim(width)} {trim(height)}" role="img" aria-label="{escape(label)}">'
         f"{''.join(body)}</svg>"
     )
 
 
-def _n(number: float) -> str:
+def trim(number: float) -> str:
     """A coordinate in as few characters as a tenth of a unit needs."""
     return f"{number:.1f}".removesuffix(".0")
 
@@ -30,12 +27,12 @@ def rect(x: float, y: float, width: float, height: float, css: str) -> str:
     """A rectangle; nothing where it would have no area."""
     if width <= 0.05 or height <= 0.05:
         return ""
-    return f'<rect class="{css}" x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"/>'
+    return f'<rect class="{css}" x="{trim(x)}" y="{trim(y)}" width="{trim(width)}" height="{trim(height)}"/>'
 
 
 def text(x: float, y: float, words: str, css: str) -> str:
     """A line of text, escaped."""
-    return f'<text class="{css}" x="{_n(x)}" y="{_n(y)}">{escape(words)}</text>'
+    return f'<text class="{css}" x="{trim(x)}" y="{trim(y)}">{escape(words)}</text>'
 
 
 def bar(part: float) -> Markup:
@@ -55,7 +52,9 @@ def step(start: float, bits: float, total: float) -> Markup:
 
 def columns(bars: Iterable[tuple[float, float, float, float]], css: str) -> str:
     """Upright bars ``(x, y, width, height)`` as one path, which is a third of the size of as many rectangles."""
-    path = "".join(f"M{_n(x)} {_n(y)}h{_n(w)}v{_n(h)}H{_n(x)}" for x, y, w, h in bars if w > 0.05 and h > 0.05)
+    path = "".join(
+        f"M{trim(x)} {trim(y)}h{trim(w)}v{trim(h)}H{trim(x)}" for x, y, w, h in bars if w > 0.05 and h > 0.05
+    )
     return f'<path class="{css}" d="{path}"/>' if path else ""
 
 
@@ -67,130 +66,3 @@ def families(campaign: Campaign) -> Markup:
     body.append(columns(((i * 14 + 1, 28 - h, 10, h) for i, h in enumerate(high)), "ink"))
     said = ", ".join(f"{f} {bits_text(b)} bits" for f, b in campaign.evidence.items())
     return svg(84, 29, body, label=f"Evidence by family: {said or 'none'}", css="families")
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where bars stand: left end, head and foot of the scale, width for each bar, and the value at the head."""
-
-    left: float
-    head: float
-    foot: float
-    wide: float
-    top: float
-
-    @property
-    def gap(self) -> float:
-        return min(self.wide * 0.18, 4.0)
-
-    def height(self, value: float) -> float:
-        """The height on the page at which ``value`` lies."""
-        return self.foot - (self.foot - self.head) * value / self.top
-
-
-def filled(days: Sequence[Day]) -> list[Day]:
-    """The days in order, with quiet days between them put in."""
-    if not days:
-        return []
-    known = {d.day: d for d in days}
-    first, last = (date.fromisoformat(f(known)[:10]) for f in (min, max))
-    names = ((first + timedelta(days=i)).isoformat() for i in range((last - first).days + 1))
-    return [known.get(name) or Day(name, 0, 0, 0) for name in names]
-
-
-def binned(days: Sequence[Day], bars: int) -> list[Day]:
-    """At most ``bars`` bins of equally many days: exchanges add up, accounts are the most active on one day."""
-    whole = filled(days)
-    step_days = max(1, math.ceil(len(whole) / bars))
-    groups = [whole[i : i + step_days] for i in range(0, len(whole), step_days)]
-    return [
-        Day(g[0].day, sum(d.exchanges for d in g), sum(d.distillation for d in g), max(d.accounts for d in g))
-        for g in groups
-    ]
-
-
-def day_bars(bins: Sequence[Day], frame: Frame) -> list[str]:
-    """A bar for each bin: distillation solid at the foot, other traffic hatched above it. Drawn as two thick lines,
-    half the size of as many rectangles."""
-    solid, hatched = [], []
-    for i, d in enumerate(bins):
-        x, mid = _n(frame.left + (i + 0.5) * frame.wide), _n(frame.height(d.distillation))
-        solid += [f"M{x} {_n(frame.foot)}V{mid}"] if d.distillation else []
-        hatched += [f"M{x} {mid}V{_n(frame.height(d.exchanges))}"] if d.exchanges > d.distillation else []
-    wide = _n(frame.wide - frame.gap)
-    lines = (("solid", solid), ("hatched", hatched))
-    return [f'<path class="{css}" stroke-width="{wide}" d="{"".join(path)}"/>' for css, path in lines if path]
-
-
-def spark(campaign: Campaign) -> Markup:
-    """The days of a campaign as a row of bars, small enough for a table."""
-    bins = binned(campaign.days, 44)
-    frame = Frame(0, 2, 28, 132 / max(len(bins), 14), max((d.exchanges for d in bins), default=1) or 1)
-    body = [rect(0, 28, 132, 0.8, "axis"), *day_bars(bins, frame)]
-    return svg(132, 30, body, label=f"Exchanges a day, {len(campaign.days)} days; told in full below", css="spark")
-
-
-def timeline_words(campaign: Campaign) -> str:
-    """The timeline in a sentence."""
-    if not campaign.days:
-        return "No days recorded."
-    peak = max(campaign.days, key=lambda d: d.exchanges)
-    return (
-        f"{counted(len(campaign.days), 'active day')}, {campaign.days[0].day} to {campaign.days[-1].day}; busiest "
-        f"{peak.day} with {counted(peak.exchanges, 'exchange')}, {count(peak.distillation)} of them distillation, "
-        f"from {counted(peak.accounts, 'account')}."
-    )
-
-
-def nice_top(value: float) -> float:
-    """The next round number at or above ``value``."""
-    if value <= 1:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(m * power for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * power >= value)
-
-
-WIDTH, HEIGHT, LEFT, RIGHT = 720.0, 210.0, 46.0, 40.0
-
-
-def timeline(campaign: Campaign, bars: int = 92, *, hover: bool = True) -> Markup:
-    """Exchanges a day as bars (distillation solid, the rest hatched) and active accounts as a line on its own scale."""
-    bins = binned(campaign.days, bars)
-    if not bins:
-        return Markup("")
-    wide = (WIDTH - LEFT - RIGHT) / max(len(bins), 7)
-    traffic = Frame(LEFT, 10, 184, wide, nice_top(max(d.exchanges for d in bins)))
-    active = Frame(LEFT, 10, 184, wide, nice_top(max(d.accounts for d in bins)))
-    points = " ".join(f"{_n(LEFT + (i + 0.5) * wide)},{_n(active.height(d.accounts))}" for i, d in enumerate(bins))
-    body = [*_scales(traffic, active), *day_bars(bins, traffic), f'<polyline class="line" points="{points}"/>']
-    every = max(1, math.ceil(len(bins) / 7))
-    for i, d in list(enumerate(bins))[::every]:
-        body.append(text(LEFT + (i + 0.5) * wide, traffic.foot + 17, d.day[5:] if i else d.day, "tick mid"))
-    if hover:
-        body += [_hover(d, LEFT + i * wide, wide) for i, d in enumerate(bins)]
-    return svg(WIDTH, HEIGHT, body, label="Exchanges and active accounts over time, told in the caption", css="timeline")
-
-
-def _scales(traffic: Frame, active: Frame) -> list[str]:
-    body = []
-    for part in (0.0, 0.5, 1.0):
-        y = traffic.height(part * traffic.top)
-        body.append(f'<path class="grid" d="M{_n(LEFT)} {_n(y)}H{_n(WIDTH - RIGHT)}"/>')
-        for frame, x, css in ((traffic, LEFT - 6, "tick end"), (active, WIDTH - RIGHT + 6, "tick line-tick")):
-            if (part * frame.top).is_integer():
-                body.append(text(x, y + 4, short(part * frame.top), css))
-    return body
-
-
-def _hover(day: Day, x: float, wide: float) -> str:
-    """An unseen column over the whole height that tells a day's numbers under the pointer."""
-    said = f"{day.day}: {count(day.exchanges)} exchanges, {count(day.distillation)} distillation, {count(day.accounts)} accounts"
-    return f'<rect class="over" x="{_n(x)}" y="10" width="{_n(wide)}" height="174"><title>{escape(said)}</title></rect>'
-
-
-def short(number: float) -> str:
-    """A number for an axis: ``0``, ``250``, ``2.5k``, ``4M``."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:g}{name}"
-    return f"{number:g}"

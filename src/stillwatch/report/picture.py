@@ -12,19 +12,30 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from stillwatch.report.charts import _n, svg
+from stillwatch.report.charts import svg, trim
 from stillwatch.report.words import visible
 from stillwatch.types import Campaign, Node
 
 WIDTH, HEIGHT, PAD_X, PAD_Y = 720.0, 400.0, 70.0, 28.0
 ACCOUNT = "account"
+
+
+def _turned(radius: float, part: float) -> tuple[float, float]:
+    """A corner at ``part`` of a whole turn from the top."""
+    return radius * math.sin(2 * math.pi * part), -radius * math.cos(2 * math.pi * part)
+
+
 SHAPES = {
     "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
     "diamond": ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
     "triangle": ((0, -1.3), (1.25, 0.95), (-1.25, 0.95)),
-    "hexagon": tuple((1.15 * math.cos(a * math.pi / 3), 1.15 * math.sin(a * math.pi / 3)) for a in range(6)),
+    "hexagon": tuple(_turned(1.15, (a + 0.5) / 6) for a in range(6)),
     "wedge": ((0, 1.3), (1.25, -0.95), (-1.25, -0.95)),
     "bar": ((-1.5, -0.6), (1.5, -0.6), (1.5, 0.6), (-1.5, 0.6)),
+    "hourglass": ((-1.1, -1.1), (1.1, -1.1), (-1.1, 1.1), (1.1, 1.1)),
+    "post": ((-0.6, -1.5), (0.6, -1.5), (0.6, 1.5), (-0.6, 1.5)),
+    "star": tuple(_turned(1.45 if a % 2 == 0 else 0.6, a / 10) for a in range(10)),
+    "pentagon": tuple(_turned(1.25, a / 5) for a in range(5)),
 }
 
 
@@ -86,15 +97,20 @@ def _radius(node: Node, heaviest: float) -> float:
 def _mark(node: Node, at: tuple[float, float], shapes: dict[str, str], heaviest: float) -> str:
     r = _radius(node, heaviest)
     if node.kind == ACCOUNT:
-        return f'<path class="acc" d="M{_n(at[0])} {_n(at[1])}h0"/>'
-    corners = " ".join(f"{_n(at[0] + r * x)},{_n(at[1] + r * y)}" for x, y in SHAPES[shapes[node.kind]])
+        return f'<path class="acc" d="M{trim(at[0])} {trim(at[1])}h0"/>'
+    corners = " ".join(f"{trim(at[0] + r * x)},{trim(at[1] + r * y)}" for x, y in SHAPES[shapes[node.kind]])
     css = f"val v{list(shapes).index(node.kind) % 7}"
     return f'<polygon class="{css}" points="{corners}"/>'
 
 
 def _labels(nodes: Sequence[Node], at: Sequence[tuple[int, int]], heaviest: float) -> list[str]:
     """Names of values, heaviest first, right of their mark or left of it, left out where they would lie on another."""
-    taken = [(x - r, y - r, x + r, y + r) for n, (x, y) in zip(nodes, at) if n.kind != ACCOUNT for r in [_radius(n, heaviest)]]
+    taken = [
+        (x - r, y - r, x + r, y + r)
+        for n, (x, y) in zip(nodes, at)
+        if n.kind != ACCOUNT
+        for r in [_radius(n, heaviest)]
+    ]
     out = []
     named = [i for i, n in enumerate(nodes) if n.kind != ACCOUNT or len(nodes) <= 14]
     for i in sorted(named, key=lambda i: -nodes[i].weight):
@@ -105,7 +121,7 @@ def _labels(nodes: Sequence[Node], at: Sequence[tuple[int, int]], heaviest: floa
             if left >= 2 and left + wide <= WIDTH - 2 and not any(_overlap(box, t) for t in taken):
                 taken.append(box)
                 anchor = left if css == "name" else left + wide
-                out.append(f'<text class="{css}" x="{_n(anchor)}" y="{_n(y + 4)}">{escape(words)}</text>')
+                out.append(f'<text class="{css}" x="{trim(anchor)}" y="{trim(y + 4)}">{escape(words)}</text>')
                 break
     return out
 

@@ -28,7 +28,9 @@ def visible(text: str, limit: int = 400) -> str:
     An account id may hold a terminal escape or a right-to-left override; neither may act on the reader's screen.
     """
     cut = text[:limit]
-    shown = "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else f"\\u{ord(c):04x}" for c in cut)
+    shown = "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else f"\\u{ord(c):04x}" for c in cut
+    )
     return shown + "…" if len(text) > limit else shown
 
 
@@ -46,10 +48,10 @@ def share(part: float) -> str:
     """A part of one as a percentage that never claims a false 0 or 100."""
     percent = 100 * part
     if 0 < percent < 0.1:
-        return "< 0.1 %"
+        return "< 0.1%"
     if 99.9 < percent < 100:
-        return "> 99.9 %"
-    return f"{percent:.0f} %" if percent in (0, 100) or 10 <= percent <= 90 else f"{percent:.1f} %"
+        return "> 99.9%"
+    return f"{percent:.0f}%" if percent in (0, 100) or 10 <= percent <= 90 else f"{percent:.1f}%"
 
 
 def _two_digits(number: float) -> str:

@@ -64,12 +64,12 @@ class Networks:
         block = self.new_blocks(7000 + 40 * country + int(self.rng.integers(0, ISPS)), country, 1)
         return self.egress(block, int(self.rng.integers(1, 5)))
 
-    def residential_pool(self, count: int) -> int:
-        """An operator's proxies: half of the blocks also hold people's homes."""
-        shared = self.rng.permutation(np.concatenate([self.blocks_of(int(e)) for e in self.isp.ravel()]))
+    def residential_pool(self, count: int, lands: I64) -> int:
+        """An operator's proxies in a few countries: half of the blocks also hold people's homes."""
+        shared = self.rng.permutation(np.concatenate([self.blocks_of(int(e)) for e in self.isp[lands].ravel()]))
         shared = shared[: (count + 1) // 2]
-        country = choose(self.rng, COUNTRY_SHARES, count - len(shared))
-        asn = 7000 + 40 * country + self.rng.integers(0, ISPS, len(country))
+        country = self.rng.choice(lands, count - len(shared))
+        asn = 7000 + 40 * country + self.rng.integers(0, min(2, ISPS), len(country))
         return self.egress(np.concatenate([shared, self.new_blocks(asn, country, len(country))]), 220)
 
     def datacentre_pool(self, count: int) -> int:

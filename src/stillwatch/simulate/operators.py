@@ -9,7 +9,7 @@ import numpy as np
 from stillwatch.simulate.networks import DAYS, FIXED, LEASE, SESSION
 from stillwatch.simulate.people import FOREVER, ROUND
 from stillwatch.simulate.plans import CampaignPlan
-from stillwatch.simulate.pools import AGENT, API, CONSOLE, F64, I64
+from stillwatch.simulate.pools import AGENT, API, CONSOLE, COUNTRY_SHARES, F64, I64, choose
 from stillwatch.simulate.populations import OTHER, Town
 from stillwatch.simulate.work import Activity
 
@@ -80,8 +80,7 @@ def _open(t: Town, plan: CampaignPlan, rows: I64, heads: I64) -> None:
     created = np.minimum(created, first - 0.02)
     t.people.set(rows, created=created)
     if plan.signups != "spread":
-        alike = rows[t.rng.random(size) < 0.5]
-        t.people.set(alike, referrer=t.people.referrer[rows[0]])
+        t.same_source(rows, 0.35)
 
 
 def _pay(t: Town, plan: CampaignPlan, rows: I64) -> None:
@@ -97,12 +96,18 @@ def _pay(t: Town, plan: CampaignPlan, rows: I64) -> None:
 
 
 def _connect(t: Town, plan: CampaignPlan, rows: I64) -> None:
-    blocks = max(1, len(rows) // 4)
-    size = len(rows)
+    """Proxies or servers: about four accounts a block, in one to three countries, where most accounts say they are."""
+    blocks, size, p = max(1, len(rows) // 4), len(rows), t.people
+    lands = choose(t.rng, COUNTRY_SHARES, int(t.rng.integers(1, 4)))
+    local = rows[t.rng.random(size) < 0.6]
+    p.set(local, country=t.rng.choice(lands, len(local)))
+    p.set(local, phone_country=np.where(t.rng.random(len(local)) < 0.85, p.country[local], p.phone_country[local]))
+    p.egress[local, 0] = t.net.isp[p.country[local], t.rng.integers(0, 3, len(local))]
+    p.egress[local, 1] = t.net.carrier[p.country[local]]
     if plan.addresses == "datacentre":
         egress, moves = t.net.datacentre_pool(max(1, blocks // 2)), t.rng.choice([FIXED, LEASE, DAYS], size, p=[0.6, 0.2, 0.2])
     else:
-        egress = t.net.residential_pool(blocks)
+        egress = t.net.residential_pool(blocks, lands)
         rates = [0.5, 0.5, 0, 0] if plan.addresses == "sticky" else [0.1, 0.2, 0.45, 0.25]
         moves = t.rng.choice([FIXED, LEASE, DAYS, SESSION], size, p=rates)
     for move in np.unique(moves).tolist():
@@ -131,7 +136,8 @@ def _ask(t: Town, plan: CampaignPlan, rows: I64, heads: I64, number: int) -> Non
     targets = list(plan.targets)
     shares = np.array([plan.targets[c] for c in targets])
     listed = int(max(200, t.rng.uniform(2, 12) * p.volume[rows].size * 20))
-    works = [t.catalogue.add(_query(t, plan, c, listed)) for c in targets]
+    owner = t.seed()
+    works = [t.catalogue.add(_query(t, plan, c, listed, owner)) for c in targets]
     relay = number * 64.0 + heads if plan.tempo == "balanced" else -1.0
     rhythm: F64 | float = float(ROUND) if plan.tempo == "clock" else np.nan
     pivots = t.rng.random(len(rows)) < np.sqrt(plan.pivot)
@@ -139,24 +145,27 @@ def _ask(t: Town, plan: CampaignPlan, rows: I64, heads: I64, number: int) -> Non
         "adopts": np.where(pivots, t.release + t.rng.uniform(0, 0.6, len(rows)), np.minimum(p.adopts[rows] + 1, FOREVER)),
         "adopts_share": np.where(pivots, np.sqrt(plan.pivot), p.adopts_share[rows]),
     }
-    for work, share in zip(works, shares / shares.sum()):
-        # Each account leans to some of the targets, as tasks are dealt in work sessions.
-        lean = share * t.rng.gamma(1.5, 1, len(rows)) + 0.02
+    # Each account leans to some of the targets, as tasks are dealt in work sessions.
+    leans = shares[:, None] * t.rng.gamma(1.5, 1, (len(targets), len(rows))) + 0.01
+    for work, lean in zip(works, leans / leans.sum(axis=0)):
         t.streams.add(rows, work, share=lean * (1 - plan.ordinary), relay=relay, rhythm=rhythm, **pivot)
     if plan.camouflage:
-        t.habits(rows, plan.camouflage * (1 - plan.customers) * 1.5)
+        t.habits(rows, plan.camouflage * (1 - plan.customers))
     if plan.customers:
-        t.streams.add(rows, t.everyday.activities[API][0], share=plan.customers * 1.5, mixed=1, session=6.0)
+        t.streams.add(rows, t.everyday.activities[API][0], share=plan.customers, mixed=1, session=6.0)
 
 
-def _query(t: Town, plan: CampaignPlan, capability: str, listed: int) -> Activity:
+def _query(t: Town, plan: CampaignPlan, capability: str, listed: int, owner: int) -> Activity:
     bare = plan.wording == "none"
     harness = bare and capability in ("agentic_coding", "tool_use")
     section = BARE[capability] if bare else SPECIAL.get((plan.shape, capability), WRAPS[capability])
+    known = "real." + section
+    if plan.wording in ("fixed", "several") and f"{known}@o" in t.sections and t.rng.random() < 0.65:
+        section = known
     variants = {"fixed": 1, "several": max(2, plan.variants), "paraphrased": 0, "none": 1}[plan.wording]
     base = Activity(
-        section, "more.extract", ANSWERS.get(capability, "answer.long"), capability=capability, owner=t.seed(),
-        variants=variants, listed=listed, talks=plan.follow_ups, words=float(t.rng.normal(6, 0.5)),
+        section, section if t.rng.random() < 0.6 else "more.extract", ANSWERS.get(capability, "answer.long"), capability=capability, owner=owner,
+        variants=variants, listed=listed, talks=plan.follow_ups, words=float(t.rng.normal(5.75, 0.5)),
         context=float(t.rng.normal(5, 0.8)), images=0.8 if capability in ("vision", "computer_use") else 0.0,
         systems=0.0,
     )  # fmt: skip
@@ -167,4 +176,4 @@ def _query(t: Town, plan: CampaignPlan, capability: str, listed: int) -> Activit
     if bare:
         return replace(base, more="more.chat", system="sys.personal", systems=0.1, listed=0)
     tools = int(t.rng.integers(1, 9)) if capability in ("tool_use", "computer_use", "agentic_coding") else 0
-    return replace(base, tools=tools, system="sys.project", systems=float(t.rng.choice([0, 0, 0.9])))
+    return replace(base, tools=tools, system="sys.operator", systems=float(t.rng.choice([0, 0.3, 0.6, 1])))

@@ -56,7 +56,7 @@ class CampaignPlan:
     pivot: float = 0.1
     pathways: int = 1
     days: float = 0
-    follow_ups: float = 0.2
+    follow_ups: float = 0.35
 
     def __post_init__(self) -> None:
         for name, choices in (("addresses", ROTATIONS), ("signups", SIGNUPS), ("wording", WORDINGS), ("tempo", TEMPOS)):

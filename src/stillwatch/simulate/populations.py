@@ -32,6 +32,8 @@ class Town:
     catalogue: Catalogue
     streams: Streams
     everyday: Everyday
+    weekday: int = 0
+    sections: frozenset[str] = frozenset()
     orgs: int = 0
 
     def seed(self) -> int:
@@ -72,6 +74,12 @@ class Town:
         shares[:, slot] = share
         p.egress_share[rows] = shares
 
+    def same_source(self, rows: I64, share: float) -> None:
+        """This share of the rows came through the same referrer."""
+        alike = rows[self.rng.random(len(rows)) < share]
+        if len(alike):
+            self.people.set(alike, referrer=self.people.referrer[alike[0]])
+
     def declare(self, rows: I64) -> None:
         """One organisation that says so."""
         self.people.set(rows, org=self.orgs)
@@ -88,7 +96,9 @@ class Town:
         users = rows[self.rng.random(len(rows)) < share]
         if len(users):
             card = p.card[users[0]] if p.card[users[0]] >= 0 else int(self.rng.integers(2**42, 2**43))
-            p.set(users, card=card, issuer=p.issuer[users[0]], billing=p.billing[users[0]], plan=np.maximum(p.plan[users], 1))
+            p.set(users, card=card, issuer=p.issuer[users[0]], billing=p.billing[users[0]])
+            upgraded = users[self.rng.random(len(users)) < 0.4]
+            p.set(upgraded, plan=np.maximum(p.plan[upgraded], 1))
 
     def open_between(self, rows: I64, first: float, last: float) -> None:
         """Sign-ups between two days; activity starts no earlier."""
@@ -160,6 +170,7 @@ def classes(t: Town, rows: I64) -> None:
         t.go_out(group, OTHER, t.net.site(int(t.people.country[group[0]])), 0.6)
         t.people.set(group, programme=np.where(t.rng.random(len(group)) < 0.75, 1, 0))
         t.same_domain(group, 0.7)
+        t.same_source(group, 0.6)
         if t.rng.random() < 0.25:
             t.same_card(group, 0.9)
         if t.rng.random() < 0.65:
@@ -177,6 +188,7 @@ def hackathons(t: Town, rows: I64) -> None:
         t.active(group, begins, t.rng.uniform(0.8, 2, len(group)))
         t.go_out(group, OTHER, t.net.site(int(t.people.country[group[0]])), 0.75)
         t.people.set(group, country=t.people.country[group[0]], programme=3 * (t.rng.random(len(group)) < 0.3))
+        t.same_source(group, 0.6)
         for team in t.groups(group, 2, 6):
             work = replace(t.catalogue.rows[int(t.everyday.activities[API][int(t.rng.integers(0, 8))])],
                            system="sys.hack", systems=0.9, owner=t.seed())  # fmt: skip
@@ -210,6 +222,7 @@ def undeclared_companies(t: Town, rows: I64) -> None:
     for group in t.groups(rows, 5, 60):
         if t.rng.random() < 0.5:
             t.same_domain(group, 0.6)
+        t.same_source(group, 0.4)
         for pair in t.groups(group, 1, 4):
             t.same_card(pair, 0.8)
         t.open_between(group, float(t.rng.uniform(-200, -5)), float(t.rng.uniform(-4, t.days / 2)))
@@ -240,7 +253,7 @@ def _vendors(t: Town, rows: I64, section: str, busy: float) -> None:
         t.interface(group, API)
         t.people.volume[group] *= busy
         t.people.set(group, plan=np.where(t.rng.random(len(group)) < 0.6, 2, 1))
-        work = Activity(section, "more.extract", "answer.long", owner=t.seed(), variants=int(t.rng.integers(1, 7)),
+        work = Activity(section, section, "answer.long", owner=t.seed(), variants=int(t.rng.integers(1, 7)),
                         talks=0.05, listed=0, words=float(t.rng.normal(6, 0.6)))  # fmt: skip
         t.streams.add(group, t.catalogue.add(work), share=0.9)
     t.habits(rows, 0.1)
@@ -261,7 +274,9 @@ def routers(t: Town, rows: I64) -> None:
         t.same_card(group, 1)
         t.interface(group, API)
         t.people.volume[group] *= 12
-        t.people.set(group, rhythm=ROUND, plan=2, start=0.0, stop=t.days)
+        t.people.set(group, rhythm=ROUND, plan=2)
+        t.open_between(group, -500, -5)
+        t.active(group, 0, t.days)
         t.go_out(group, OTHER, t.rng.choice(t.net.cloud), 0.95, int(t.rng.integers(0, 4)))
         users = float(t.rng.uniform(60, 3000)) if t.rng.random() < 0.8 else 0
         t.streams.add(group, t.everyday.activities[API][0], mixed=1, end_users=users, session=6.0)

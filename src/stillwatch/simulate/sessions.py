@@ -122,7 +122,7 @@ def _beginnings(t: Town, s: Stream, owner: I64, rhythms: Rhythms) -> I64:
     when = np.floor(day) + hour / 24
     # Short lives keep their own moments: an hour drawn outside the span falls back to the moment drawn first.
     when = np.where((when < p.start[account]) | (when > p.stop[account]), day, when)
-    weekend = (np.floor(when).astype(np.int64) % 7) >= 5
+    weekend = ((np.floor(when).astype(np.int64) + t.weekday) % 7) >= 5
     idle = weekend & p.week_days[account] & (rhythm != NIGHT) & (when - 2 > p.start[account])
     when = np.where(idle, when - 2, when)
     for queue in np.unique(s.relay[s.relay >= 0]).tolist():

@@ -38,7 +38,7 @@ class Activity:
     talks: float = 0.1
     systems: float = 1.0
     tools: int = 0
-    images: float = 0.0
+    images: float = 0.03
     words: float = 5.5
     context: float = 4.0
     batch: float = 0.0

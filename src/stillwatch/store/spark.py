@@ -3,8 +3,8 @@
 This file is the only one that knows Spark's SQL. The text is parsed as the embedded engine's dialect, the few things
 that mean something else on Spark are rewritten in the tree, and parameters enter it as typed literals.
 
-Appended rows go to Parquet in the engine's folder, which on a cluster must be one that all its machines see; steps are
-held by the executors (a local checkpoint), so that no step is worked out twice.
+Every table is a folder of Parquet files under the engine's own, which on a cluster must be one that all its machines
+see; a step is worked out once and written there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,21 @@ from stillwatch.store.sql import quoted
 try:
     import sqlglot
     import sqlglot.errors
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
     from sqlglot import exp
 except ImportError as e:
     raise UsageError(f"the engine 'spark' needs {e.name}", hint="pip install 'stillwatch[spark]'") from e
 
-_FAILURES = (PySparkException, sqlglot.errors.SqlglotError, pa.ArrowException, KeyError)
+_FAILURES = (PySparkException, Py4JError, sqlglot.errors.SqlglotError, pa.ArrowException, KeyError)
+_MEANING = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",  # an overflow is an error, as it is in the embedded engine
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+"""Settings that results depend on; each engine sets them, whoever started the session."""
+
 _ENDS = ("this", "expression")
 
 
@@ -41,8 +49,7 @@ def session(memory: str, threads: int | None, master: str = "") -> SparkSession:
     local = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     settings = {
         "spark.driver.memory": memory.upper().removesuffix("B"),
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.ansi.enabled": "true",  # an overflow is an error, as it is in the embedded engine
+        "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "OFF",  # what fails is raised, once, with its step
@@ -64,37 +71,47 @@ class Spark:
         if spill is not None:
             spill.mkdir(parents=True, exist_ok=True)
         self._spark = shared.newSession()
-        self._spark.conf.set("spark.sql.session.timeZone", "UTC")
-        self._spark.conf.set("spark.sql.ansi.enabled", "true")
+        for name, value in _MEANING.items():
+            self._spark.conf.set(name, value)
         self._folder = Path(tempfile.mkdtemp(prefix="stillwatch-", dir=spill))
-        self._parts: dict[str, int] = {}  # files of a table that was appended to; 0 for one that a step made
+        self._tables: dict[str, Path] = {}
+        self._written = 0
 
     def append(self, table: str, batch: pa.Table | pa.RecordBatch) -> None:
         source = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+        folder = self._tables.get(table) or self._fresh()
         try:
-            if self._parts.get(table) == 0:
-                self._write(table, self.rows(table))
-            self._write(table, source)
+            if table in self._tables:
+                source = _as(source, pq.read_schema(next(folder.glob("*.parquet"))))
+            folder.mkdir(exist_ok=True)
+            pq.write_table(source, folder / f"appended-{self._fresh().name}.parquet")
+            self._show(table, folder, None)
         except _FAILURES as e:
             raise step_failed(table, "append", e) from e
 
-    def _write(self, table: str, source: pa.Table) -> None:
-        folder, part = self._folder / table, self._parts.get(table, 0)
-        if part:
-            source = _as(source, pq.read_schema(folder / "part-0.parquet"))
-        folder.mkdir(exist_ok=True)
-        pq.write_table(source, folder / f"part-{part}.parquet")
-        self._parts[table] = part + 1
-        self._spark.read.parquet(str(folder)).createOrReplaceTempView(table)
-
     def step(self, name: str, sql: str, params: Params = {}) -> None:  # noqa: B006  # read only
+        # Written out, not checkpointed: a checkpoint keeps constraints of the plan it came from, and Spark then
+        # fails in a UNION or drops a filter in silence (its issue SPARK-52353 is one of those).
+        folder = self._fresh()
         try:
-            self._spark.sql(translate(sql, params)).localCheckpoint().createOrReplaceTempView(name)
+            result = self._spark.sql(translate(sql, params))
+            result.write.parquet(str(folder))
+            self._show(name, folder, result.schema)
         except _FAILURES as e:
             raise step_failed(name, sql, e) from e
-        if self._parts.get(name):
-            shutil.rmtree(self._folder / name)
-        self._parts[name] = 0
+
+    def _fresh(self) -> Path:
+        self._written += 1
+        return self._folder / str(self._written)
+
+    def _show(self, name: str, folder: Path, schema: Any) -> None:
+        """Make ``name`` a view of what ``folder`` holds, and drop the folder it was a view of before."""
+        reader = self._spark.read if schema is None else self._spark.read.schema(schema)
+        reader.parquet(str(folder)).createOrReplaceTempView(name)
+        before = self._tables.get(name, folder)
+        if before != folder:
+            shutil.rmtree(before)
+        self._tables[name] = folder
 
     def rows(self, sql: str, params: Params = {}) -> pa.Table:  # noqa: B006  # read only
         text = f"SELECT * FROM {quoted(sql)}" if sql.isidentifier() else sql
@@ -105,9 +122,9 @@ class Spark:
 
     def close(self) -> None:
         """Forget the tables. The process's Spark keeps running for the next engine and ends with the process."""
-        for table in self._parts:
+        for table in self._tables:
             self._spark.catalog.dropTempView(table)
-        self._parts.clear()
+        self._tables.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Spark:

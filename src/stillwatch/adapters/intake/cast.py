@@ -157,12 +157,16 @@ def _text_to_number(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask
 def _fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     if pa.types.is_floating(kind):
         values = column.cast(pa.float64(), safe=False)
-        return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64())).cast(kind, safe=False), _none(column)
+        return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64())).cast(kind, safe=False), _none(
+            column
+        )
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     low, high = np.iinfo(kind.to_pandas_dtype()).min, np.iinfo(kind.to_pandas_dtype()).max
     values = column.cast(pa.float64(), safe=False)
-    good = pc.and_(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)), pc.equal(values, pc.floor(values)))
+    good = pc.and_(
+        pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)), pc.equal(values, pc.floor(values))
+    )
     fitting = pc.if_else(good, column, pa.scalar(None, column.type))
     return fitting.cast(kind), _failed(column, good)
 

@@ -53,7 +53,14 @@ class Sieve:
         fallen = np.flatnonzero(mask & self.stands)
         if len(fallen):
             self.stands[fallen] = False
-            self._report.reject(reason, len(fallen), place(self._chunk.path, int(self._chunk.places[fallen[0]])), hint)
+            self.count(fallen, reason, hint)
+
+    def count(self, rows: Rows, reason: str, hint: str) -> None:
+        self._report.reject(reason, len(rows), place(self._chunk.path, int(self._chunk.places[rows[0]])), hint)
+
+    def misfit(self, mask: npt.NDArray[np.bool_], reason: str, hint: str) -> None:
+        """Rows with a value that could not be read."""
+        self.drop(mask, reason, hint)
 
 
 def conform(chunk: Chunk, report: Report) -> Iterator[pa.RecordBatch]:
@@ -81,7 +88,7 @@ def shaped(chunk: Chunk, table: Table, sieve: Sieve) -> dict[str, pa.Array]:
             columns[column.name] = pa.nulls(len(chunk), column.type)
         else:
             columns[column.name], failed = cast(given, column.type)
-            sieve.drop(failed, f"{column.name} is not {expected(column.type)}", _hint(column.name, chunk))
+            sieve.misfit(failed, f"{column.name} is not {expected(column.type)}", _hint(column.name, chunk))
     for column in table.columns:
         if column.required:
             sieve.drop(_is_missing(columns[column.name]), f"{column.name} is missing", _hint(column.name, chunk))
@@ -126,7 +133,14 @@ def _safe(batch: pa.RecordBatch, chunk: Chunk, places: Rows, report: Report) -> 
                 _note(what.format(report.limits.text_bytes), field.name, flags & flag != 0, chunk, places, report)
         elif pa.types.is_integer(field.type) and (pc.min(column).as_py() or 0) < 0:
             negative = pc.less(column, pa.scalar(0, field.type)).fill_null(False)
-            _note("below zero, taken as unknown", field.name, negative.to_numpy(zero_copy_only=False), chunk, places, report)
+            _note(
+                "below zero, taken as unknown",
+                field.name,
+                negative.to_numpy(zero_copy_only=False),
+                chunk,
+                places,
+                report,
+            )
             column = pc.if_else(negative, pa.scalar(None, field.type), column)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

@@ -41,7 +41,12 @@ def coverage_card(source: Source) -> CoverageCard:
             pass
     columns = tuple(
         ColumnCoverage(
-            c.name, rows := source.coverage.get(c.name, 0), rows / max(1, source.rows_kept), c.meaning, c.required, c.otel
+            c.name,
+            rows := source.coverage.get(c.name, 0),
+            rows / max(1, source.rows_kept),
+            c.meaning,
+            c.required,
+            c.otel,
         )
         for c in EXCHANGES.columns
     )

@@ -52,7 +52,10 @@ def header_of(head: bytes) -> tuple[list[str], str]:
     """Names of the columns and the delimiter, from the first line."""
     line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
     delimiter = max(DELIMITERS, key=line.count)
-    return next(csv.reader([line], delimiter=delimiter), []), delimiter
+    try:
+        return next(csv.reader([line], delimiter=delimiter), []), delimiter
+    except csv.Error:
+        return [], delimiter
 
 
 def _blocks(stream: Stream, path: Path, report: Report) -> Iterator[tuple[Reading, Block]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -59,8 +60,17 @@ def _chunks(path: Path, table: Table, report: Report) -> Iterator[Chunk]:
     return ndjson_chunks(path, table, report) if is_json else csv_chunks(path, table, report)
 
 
+class Lenient(Sieve):
+    """A value that cannot be read costs itself: losing the row would lose the organisation an account declares."""
+
+    def misfit(self, mask: npt.NDArray[np.bool_], reason: str, hint: str) -> None:
+        wrong = np.flatnonzero(mask)
+        if len(wrong):
+            self.count(wrong, f"{reason}; the value is left out", hint)
+
+
 def _shaped(chunk: Chunk, table: Table, report: Report) -> pa.RecordBatch:
-    sieve = Sieve(chunk, report)
+    sieve = Lenient(chunk, report)
     batch, _ = standing(shaped(chunk, table, sieve), table, sieve, chunk.places)
     safe = [
         mended(f.name, c, report.limits.text_bytes)[0] if pa.types.is_string(f.type) else c

@@ -64,7 +64,9 @@ class Reading:
 
     def _check(self, block: Block) -> None:
         """InputRejected if a required column is named nowhere in the first block that has an object at all."""
-        rows = [row for text in block.text.split(b"\n", FEW_LINES)[:FEW_LINES] if isinstance(row := _loaded(text), dict)]
+        rows = [
+            row for text in block.text.split(b"\n", FEW_LINES)[:FEW_LINES] if isinstance(row := _loaded(text), dict)
+        ]
         if rows:
             named = {n for row in rows for n in row} | {n for n in self.table.names if f'"{n}"'.encode() in block.text}
             require(named, self.table, self.path)
@@ -103,7 +105,9 @@ class Reading:
 
     def _parsed_otherwise(self, block: Block) -> tuple[dict[str, pa.Array], Rows] | None:
         """As ``_parsed``, after looking at how the first lines are written: ids as numbers, unknown fields that vary."""
-        sample = [row for text in block.text.split(b"\n", FEW_LINES)[:FEW_LINES] if isinstance(row := _loaded(text), dict)]
+        sample = [
+            row for text in block.text.split(b"\n", FEW_LINES)[:FEW_LINES] if isinstance(row := _loaded(text), dict)
+        ]
         numbers = {n for row in sample for n in self.texts & row.keys() if isinstance(row[n], int | float)}
         if numbers:
             self.texts -= numbers

@@ -48,7 +48,9 @@ class Tally:
             reason, hint = "other reasons", ""
         first = self._by_reason.get(reason)
         self._by_reason[reason] = (
-            Reject(reason, rows, place, hint) if first is None else Reject(reason, first.rows + rows, first.place, first.hint)
+            Reject(reason, rows, place, hint)
+            if first is None
+            else Reject(reason, first.rows + rows, first.place, first.hint)
         )
 
     @property

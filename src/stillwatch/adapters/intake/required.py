@@ -12,7 +12,17 @@ from stillwatch.tables import Table
 USUAL_NAMES = {
     "exchange_id": ("id", "request_id", "response_id", "call_id", "event_id", "uuid"),
     "time": ("timestamp", "@timestamp", "ts", "created_at", "created", "start_time", "startTime", "datetime", "date"),
-    "account_id": ("account", "user_id", "user", "api_key", "api_key_id", "key_id", "customer_id", "tenant_id", "org_id"),
+    "account_id": (
+        "account",
+        "user_id",
+        "user",
+        "api_key",
+        "api_key_id",
+        "key_id",
+        "customer_id",
+        "tenant_id",
+        "org_id",
+    ),
     "model": ("model_name", "model_id", "engine", "deployment"),
     "released_at": ("release_date", "released", "date"),
 }

@@ -68,7 +68,9 @@ class Source:
         before = report.rows_read
         yield from adapter.batches(path, report)
         if report.rows_read == before:
-            raise fault(path, "the file holds no exchanges", f"it was read as {adapter.name}; --adapter reads it otherwise")
+            raise fault(
+                path, "the file holds no exchanges", f"it was read as {adapter.name}; --adapter reads it otherwise"
+            )
 
     def _adapter_of(self, path: Path, head: bytes) -> Adapter:
         if len(self.adapters) == 1:

@@ -18,7 +18,13 @@ from stillwatch.privacy import spans
 
 CONTENT = ("system", "prompt", "response")
 NUL, BROKEN, LONG = 1, 2, 4
-NOTES = {NUL: "NUL bytes in text, replaced", BROKEN: "invalid UTF-8 in text, replaced", LONG: "text over {:,} bytes, cut"}
+NOTES = {
+    NUL: "NUL bytes in text, replaced",
+    BROKEN: "invalid UTF-8 in text, replaced",
+    LONG: "text over {:,} bytes, cut",
+}
+
+_ONES, _TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 Flags = npt.NDArray[np.uint8]
 
@@ -42,10 +48,12 @@ def mended(name: str, column: pa.Array, longest: int) -> tuple[pa.Array, Flags |
 
 
 def _is_suspect(column: pa.Array, data: Any, starts: Any, ends: Any, limit: int) -> bool:
-    low, high = _extremes(data, int(starts.min()), int(ends.max()))
-    if low == 0 or int((ends - starts).max()) > limit:
+    stretch = data[int(starts.min()) : int(ends.max())]
+    whole = len(stretch) // 8 * 8
+    has_nul, has_high = _marks(np.frombuffer(stretch[:whole], "<u8"), stretch[whole:])
+    if has_nul or int((ends - starts).max()) > limit:
         return True
-    if high < 128:
+    if not has_high:
         return False
     try:
         column.validate(full=True)
@@ -64,12 +72,17 @@ def _mended(raw: bytes, name: str, limit: int) -> bytes:
 
 
 @njit(cache=True, nogil=True)
-def _extremes(data: Any, start: Any, end: Any) -> Any:
-    low, high = np.uint8(255), np.uint8(0)
-    for i in range(start, end):
-        low = min(low, data[i])
-        high = max(high, data[i])
-    return low, high
+def _marks(words: Any, rest: Any) -> Any:
+    """Whether any byte is NUL, and whether any is not ASCII."""
+    nul, high = np.uint64(0), np.uint64(0)
+    for i in range(len(words)):
+        # The classic test for a zero byte in a word; where it stays zero there is none.
+        nul |= (words[i] - _ONES) & ~words[i]
+        high |= words[i]
+    for i in range(len(rest)):
+        nul |= _TOPS if rest[i] == 0 else np.uint64(0)
+        high |= np.uint64(rest[i])
+    return nul & _TOPS != 0, high & _TOPS != 0
 
 
 @njit(cache=True, nogil=True)

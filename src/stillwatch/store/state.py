@@ -1,0 +1,200 @@
+"""What outlives a run: result files that are whole or absent, and the state people make, in SQLite.
+
+A file is written under another name, forced to disk, and renamed; a folder of results is moved in with its ``run.json``
+last, so where there is a ``run.json``, everything beside it is of that run. The state keeps what cannot be worked out
+again; its judgements are only ever added to, and the newest on a subject holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillwatch.errors import Terminal, Transient
+from stillwatch.store.migrations import migrate
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to, which becomes ``path`` at the end; after any error it is as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        _force(temporary)
+        os.replace(temporary, path)
+        _force(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write ``table`` as one Parquet file, whole or not at all."""
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, whole or not at all; NaN and infinity, which JSON lacks, are a ValueError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class Staging:
+    """A folder to write results into, moved to ``out`` file by file when its ``with`` ends well.
+
+    The old result's ``last`` file goes first and the new one comes last. After an error, an interrupt or a full disk
+    nothing has been moved, and the result that was there still stands.
+    """
+
+    def __init__(self, out: Path, last: str = "run.json") -> None:
+        self._out, self._last = out, last
+
+    def __enter__(self) -> Path:
+        self._out.mkdir(parents=True, exist_ok=True)
+        # Inside ``out``, not beside it: a rename must not cross a mount.
+        self._folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=self._out))
+        return self._folder
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._move_in()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _move_in(self) -> None:
+        files = sorted(self._folder.iterdir(), key=lambda f: (f.name == self._last, f.name))
+        for file in files:
+            _force(file)
+        (self._out / self._last).unlink(missing_ok=True)
+        _force(self._out)
+        for file in files:
+            if file.name == self._last:
+                _force(self._out)
+            os.replace(file, self._out / file.name)
+        _force(self._out)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A person's verdict (positive, negative, unsure) on a subject: a campaign, or ``account/account`` for a pair."""
+
+    subject: str
+    verdict: str
+    judge: str
+    reason: str
+    at: datetime
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            raise ValueError(f"judgement on {self.subject!r}: its time has no zone")
+
+
+class State:
+    """The transactional store. What a method has returned from is on disk."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _sqlite(path):
+            self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+            self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            migrate(self._db)
+        self._path = path
+
+    def begin_run(self, command: str, source: str, out: str, version: str) -> str:
+        """Record that a run has begun; its id."""
+        run_id = uuid4().hex
+        self._execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", run_id, command, source, out, version, _now()
+        )
+        return run_id
+
+    def end_run(self, run_id: str, exit_code: int) -> None:
+        """Record how a run ended."""
+        self._execute("UPDATE runs SET ended_at = ?, exit_code = ? WHERE run_id = ?", _now(), exit_code, run_id)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs, oldest first. One without ``ended_at`` is under way or was killed."""
+        return self._execute("SELECT * FROM runs ORDER BY started_at, rowid")
+
+    def judge(self, judgement: Judgement) -> None:
+        """Add a judgement; it outdates those before it on the same subject."""
+        self._execute(
+            "INSERT INTO judgements (subject, verdict, judge, at, reason) VALUES (?, ?, ?, ?, ?)",
+            judgement.subject,
+            judgement.verdict,
+            judgement.judge,
+            judgement.at.astimezone(UTC).isoformat(),
+            judgement.reason,
+        )
+
+    def judgements(self) -> dict[str, Judgement]:
+        """The judgement that holds on each subject: the last one added."""
+        rows = self._execute("SELECT subject, verdict, judge, reason, at FROM judgements ORDER BY number")
+        return {r["subject"]: Judgement(**{**r, "at": datetime.fromisoformat(r["at"])}) for r in rows}
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _execute(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        with _sqlite(self._path):
+            cursor = self._db.execute(sql, values)
+            return [{d[0]: v for d, v in zip(cursor.description, row)} for row in cursor]
+
+
+@contextmanager
+def _sqlite(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours: a busy state may be tried again, anything else not."""
+    try:
+        yield
+    except sqlite3.Error as e:
+        if getattr(e, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Transient(f"{path}: another process is writing to the state", hint="try again") from e
+        raise Terminal(f"{path}: {e}") from e
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _force(path: Path) -> None:
+    """Have the system put a file, or a folder's names, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,199 @@
+"""Contract checks for plug-ins, ours and other people's: each is one call in a test and raises AssertionError.
+
+check_detector(DETECTOR, lambda: open_engine("duckdb"))
+check_fingerprint(FINGERPRINT, batch)
+check_adapter(ADAPTER, Path("tests/data/one_log.jsonl"))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from itertools import combinations, groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stillwatch import folds
+from stillwatch.adapters.intake.adapter import Adapter
+from stillwatch.adapters.intake.report import Report
+from stillwatch.detectors import EVIDENCE, Detector, Example, run_detector
+from stillwatch.detectors._rows import inputs, labels
+from stillwatch.errors import InputRejected
+from stillwatch.fingerprints import Fingerprint
+from stillwatch.kinds import KINDS
+from stillwatch.privacy import Privacy
+from stillwatch.store import Engine
+from stillwatch.tables import EXCHANGES, FACTS
+
+EngineFactory = Callable[[], AbstractContextManager[Engine]]
+
+EVERYBODY = 60
+"""Accounts in the log whose values are all the same."""
+
+CHANCE_BITS = 1.0
+"""More than this for a value that everybody holds is evidence made out of nothing."""
+
+HEAD_BYTES = 1 << 16
+
+
+def check_detector(detector: Detector, engine_factory: EngineFactory, shuffles: int = 1, seed: int = 0) -> None:
+    """Its examples hold, in any order of rows; an empty log and a value that everybody holds give nothing."""
+    rng = np.random.default_rng(seed)
+    for example in detector.examples:
+        found = evidence(detector, example, engine_factory)
+        _check_shape(detector, example, found)
+        seen = found_in(detector, example, found)
+        assert seen == example.expect, (
+            f"{detector.name}, example {example.title!r}: "
+            f"missed {sorted(example.expect - seen)}, found besides {sorted(seen - example.expect)}"
+        )
+        for _ in range(shuffles):
+            again = evidence(detector, example, engine_factory, rng)
+            fault = difference(found, again)
+            assert not fault, f"{detector.name}, example {example.title!r}, depends on the order of rows: {fault}"
+    nothing = evidence(detector, Example("nothing", []), engine_factory)
+    assert not nothing.num_rows, f"{detector.name} finds something in an empty log"
+    if detector.shape != "signals":
+        _check_everybody(detector, evidence(detector, everybody(), engine_factory))
+
+
+def evidence(
+    detector: Detector, example: Example, engine_factory: EngineFactory, rng: np.random.Generator | None = None
+) -> pa.Table:
+    """What the detector finds in an example, on an engine of its own; ``rng`` shuffles the rows of every table."""
+    with engine_factory() as engine:
+        for name, table in inputs(example).items():
+            engine.append(name, table if rng is None else table.take(rng.permutation(table.num_rows)))
+        folds.prepare(engine)
+        return run_detector(engine, detector)
+
+
+def found_in(detector: Detector, example: Example, found: pa.Table) -> frozenset[Any]:
+    """Evidence in the words of an example's ``expect``: pairs of accounts, or accounts for signals."""
+    name = labels(example)
+    if detector.shape == "signals":
+        return frozenset(name[a] for a in found["account"].to_pylist())
+    if detector.shape == "links":
+        ends = zip(found["left_account"].to_pylist(), found["right_account"].to_pylist())
+        return frozenset((name[left], name[right]) for left, right in ends)
+    held = sorted((r["kind"], r["value"], name[r["account"]]) for r in found.to_pylist())
+    together = [[account for *_, account in rows] for _, rows in groupby(held, key=lambda h: h[:2])]
+    return frozenset(pair for accounts in together for pair in combinations(accounts, 2))
+
+
+def everybody() -> Example:
+    """A log of accounts that all hold the same values, ask the same, at the same moments."""
+    accounts = [f"e{k:02}" for k in range(EVERYBODY)]
+    fact = {k.column: 7 for k in KINDS.values() if k.table == "facts"}
+    traits = {k.column: 7 for k in KINDS.values() if k.table == "accounts"}
+    return Example(
+        "everybody alike",
+        [(a, kind, 7, 5, 0, 60 * 24 * 4) for a in accounts for kind in KINDS],
+        tables={
+            "facts": [{"account": a, "time": 60 * 24 * day, **fact} for a in accounts for day in range(5)],
+            "accounts": [{"account": a, "created_at": 0, **traits} for a in accounts],
+        },
+    )
+
+
+def difference(left: pa.Table, right: pa.Table, tolerance: float = 1e-6) -> str:
+    """Why two tables do not hold the same rows in some order, floats within ``tolerance`` of their size; '' if they do."""
+    if sorted(left.column_names) != sorted(right.column_names):
+        return f"columns {left.column_names} and {right.column_names}"
+    if left.num_rows != right.num_rows:
+        return f"{left.num_rows} and {right.num_rows} rows"
+    names = sorted(left.column_names, key=lambda n: (pa.types.is_floating(left.schema.field(n).type), n))
+    for a, b in zip(_sorted_rows(left, names), _sorted_rows(right, names)):
+        if not all(_alike(x, y, tolerance) for x, y in zip(a, b)):
+            return f"{dict(zip(names, a))} and {dict(zip(names, b))}"
+    return ""
+
+
+def check_fingerprint(fingerprint: Fingerprint, batch: pa.RecordBatch) -> None:
+    """It fills the columns it declares, one value a row, from that row alone; gaps and empty batches do not trip it."""
+    assert set(fingerprint.kinds) <= set(fingerprint.columns), "a kind is one of its columns"
+    assert set(fingerprint.columns) <= set(FACTS.names), "a column no fact has"
+    assert all(FACTS.schema.field(kind).type == pa.int64() for kind in fingerprint.kinds), "a kind is a keyed hash"
+    assert set(fingerprint.needs) <= set(EXCHANGES.names), "it needs a column no exchange has"
+    privacy = Privacy(b"a secret of a test, long enough to be one")
+    whole = _observed(fingerprint, batch, privacy)
+    assert set(fingerprint.columns) <= set(whole), "a column it declares is not filled"
+    assert set(whole) <= {*fingerprint.columns, "sketch", "system_sketch"}, "it fills a column it does not declare"
+    assert whole == _observed(fingerprint, batch, privacy), "a second look sees something else"
+    middle = batch.slice(1, max(0, batch.num_rows - 2))
+    part = {name: values[1 : 1 + middle.num_rows] for name, values in whole.items()}
+    assert _observed(fingerprint, middle, privacy) == part, "what it sees in a row depends on the rows around it"
+    assert not any(_observed(fingerprint, batch.slice(0, 0), privacy).values()), "it sees something in no rows"
+    required = [pa.array(batch.column(n)) for n in EXCHANGES.required]
+    bare = pa.RecordBatch.from_arrays(required, names=EXCHANGES.required)
+    missing = [
+        batch.column(f.name) if f.name in EXCHANGES.required else pa.nulls(batch.num_rows, f.type)
+        for f in EXCHANGES.schema
+    ]
+    null = pa.RecordBatch.from_arrays(missing, schema=EXCHANGES.schema)
+    assert _observed(fingerprint, bare, privacy) == _observed(fingerprint, null, privacy), "absent is not null to it"
+
+
+def check_adapter(adapter: Adapter, path: Path) -> None:
+    """It knows its format, yields batches of the canonical schema, the same ones again, and accounts for every row."""
+    assert adapter.matches(path, path.read_bytes()[:HEAD_BYTES]), f"{adapter.name} does not know {path}"
+    report = Report()
+    batches = list(adapter.batches(path, report))
+    assert batches, f"{adapter.name} reads nothing from {path}"
+    assert all(b.schema.equals(EXCHANGES.schema) for b in batches), "a batch is not of the schema of EXCHANGES"
+    again = list(adapter.batches(path, Report()))
+    assert pa.Table.from_batches(batches).equals(pa.Table.from_batches(again)), "a second reading gives other rows"
+    kept, refused = sum(b.num_rows for b in batches), sum(r.rows for r in report.rejected.rejects)
+    assert report.rows_read == kept + refused, f"{report.rows_read} read, {kept} kept and {refused} refused"
+
+
+def check_adapter_refuses(adapter: Adapter, path: Path) -> None:
+    """A file that is not its format is refused or yields nothing; it does not raise anything else."""
+    with suppress(InputRejected):
+        assert not sum(b.num_rows for b in adapter.batches(path, Report())), f"{adapter.name} makes rows out of {path}"
+
+
+def _check_shape(detector: Detector, example: Example, found: pa.Table) -> None:
+    where = f"{detector.name}, example {example.title!r}"
+    assert found.schema.names == EVIDENCE[detector.shape].names
+    for column in found.column_names:
+        assert not found[column].null_count, f"{where}: {column} is null"
+    rows = found.to_pylist()
+    assert all(r["bits"] >= 0 and np.isfinite(r["bits"]) for r in rows), f"{where}: bits below 0 or not finite"
+    if detector.shape == "links":
+        assert all(r["left_account"] < r["right_account"] for r in rows), f"{where}: ends out of order"
+    if detector.shape == "ties":
+        held = Counter((r["kind"], r["value"]) for r in rows)
+        assert len({(r["kind"], r["value"], r["account"]) for r in rows}) == len(rows), f"{where}: a tie is there twice"
+        assert all(held[r["kind"], r["value"]] <= r["holders"] for r in rows), f"{where}: fewer holders than ties"
+    else:
+        assert all(r["exhibit"].strip() for r in rows), f"{where}: an exhibit is empty"
+
+
+def _check_everybody(detector: Detector, found: pa.Table) -> None:
+    worst = max(found["bits"].to_pylist(), default=0.0)
+    assert worst <= CHANCE_BITS, f"{detector.name} gives {worst:.1f} bits for what everybody shares"
+
+
+def _sorted_rows(table: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:
+    rows = zip(*(table[n].to_pylist() for n in names)) if names else iter(())
+    return sorted(rows, key=lambda row: [(v is None, 0 if v is None else v) for v in row])
+
+
+def _alike(a: Any, b: Any, tolerance: float) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return bool(np.isclose(a, b, rtol=tolerance, atol=2 * tolerance, equal_nan=True))
+    return bool(a == b)
+
+
+def _observed(fingerprint: Fingerprint, batch: pa.RecordBatch, privacy: Privacy) -> Mapping[str, list[Any]]:
+    """What the fingerprint fills, as lists, each as long as the batch."""
+    given = fingerprint.observe(batch, privacy)
+    seen = {n: v.to_pylist() if isinstance(v, pa.Array) else np.asarray(v).tolist() for n, v in given.items()}
+    for name, values in seen.items():
+        assert len(values) == batch.num_rows, f"{name}: {len(values)} values for {batch.num_rows} rows"
+    return seen

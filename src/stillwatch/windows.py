@@ -1,0 +1,58 @@
+"""Half-open UTC windows ``[start, end)``: a moment lies in exactly one of two that touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time from ``start``, included, to ``end``, excluded; both aware, kept as UTC. It may be empty."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            moment: datetime = getattr(self, name)
+            if moment.tzinfo is None:
+                raise ValueError(f"window {name} has no time zone: {moment}")
+            object.__setattr__(self, name, moment.astimezone(UTC))
+        if self.start > self.end:
+            raise ValueError(f"window ends before it starts: {self.start} > {self.end}")
+
+    @property
+    def length(self) -> timedelta:
+        """How long it is."""
+        return self.end - self.start
+
+    def contains(self, moment: datetime) -> bool:
+        """Whether ``moment`` lies in it."""
+        return self.start <= moment < self.end
+
+    def split(self, step: timedelta) -> Iterator[Window]:
+        """Windows that cover it without gap or overlap, cut where ``step`` divides the time since 1970 UTC.
+
+        The first and the last may be shorter than ``step``, so logs that begin at odd moments are still cut at full hours.
+        """
+        if step <= timedelta(0):
+            raise ValueError(f"a window cannot be split by {step}")
+        start = self.start
+        while start < self.end:
+            end = min(_EPOCH + ((start - _EPOCH) // step + 1) * step, self.end)
+            yield Window(start, end)
+            start = end
+
+
+def lateness(event: datetime, arrival: datetime) -> timedelta:
+    """How long after it happened an event arrived; zero where clocks disagree and it seems to arrive early."""
+    return max(arrival - event, timedelta(0))
+
+
+def settled(arrived_until: datetime, allowed: timedelta) -> datetime:
+    """The moment before which nothing more is expected, if no row is later than ``allowed``: the end of what is final."""
+    return arrived_until - allowed
