@@ -4,7 +4,8 @@
     python bench/scan.py --millions 0.1 --json
 
 Each log is simulated in a process of its own, then scanned by `stillwatch scan` in another, whose processor time (user
-and system, all threads) and peak resident memory the kernel reports when it ends. Start-up and reports are included; compiling kernels, which is done once, is not (see --cold).
+and system, all threads) and peak resident memory the kernel reports when it ends. Start-up and reports are included;
+compiling kernels, which is done once for an installation, is not (--cold).
 """
 
 from __future__ import annotations

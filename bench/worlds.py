@@ -7,7 +7,7 @@
 Each seed's log is simulated, scanned, held against its truth and probed for giveaways, each step in its own process.
 ``--without`` scans it again with columns taken out: ``content`` (system, prompt, response), ``accounts`` (no accounts
 file) or ``network`` (addresses and TLS prints of exchanges and sign-ups). OUT/worlds.jsonl keeps everything measured, a
-line each; logs and results are removed after use unless --keep.
+line each; what is there for the same options and code is not measured again. Logs and results go unless --keep.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+
 from scan import apart, files_of, run_scan, simulate
 
 DROPPED = {
@@ -110,9 +113,17 @@ def plain(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def key_of(seed: int, what: str, options: argparse.Namespace) -> str:
-    """Names a row by all that decides it but the code."""
-    text = json.dumps([seed, what, plain(options)], sort_keys=True)
+    """Names a row by all that decides it, the code included: figures of older code are measured anew."""
+    text = json.dumps([seed, what, plain(options), code()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code() -> str:
+    """A hash of the package's sources and data as they were when this run began."""
+    package = Path(find_spec("stillwatch").origin).parent
+    files = sorted(f for f in package.rglob("*") if f.is_file() and f.suffix not in (".pyc", ".nbi", ".nbc"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
 def plans_of(world: Path) -> dict[str, dict[str, Any]]:
@@ -140,6 +151,7 @@ def figures(row: dict[str, Any]) -> dict[str, float | None]:
     strongest = (row.get("leaks") or {}).get("leaks") or [{}]
     return {
         "precision": found["precision"]["value"],
+        "recall": found["recall"]["value"],
         "recall, due": min(due, default=None),
         "others": min(other, default=None),
         "pieces": max((len(c["pieces"]) for c in campaigns), default=None),

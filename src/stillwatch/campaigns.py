@@ -84,46 +84,45 @@ def identity(members: tuple[Member, ...]) -> str:
 
 
 def people(verdict: Verdict, holdings: Holdings, names: Names) -> tuple[Member, ...]:
-    """The members by account, riskiest first, each with the families that speak for it."""
+    """The members by account, riskiest first, each with the families that speak for it.
+
+    A customer of several accounts (a declared organisation) is named by its first; the others are not accused with it.
+    """
     case = verdict.case
-    row = np.searchsorted(case.scored.accounts, case.members)
+    bits = case.scored.bits[np.searchsorted(case.scored.accounts, case.members)]
+    shared = shares(case, holdings)
     rows = {r["account"]: r for r in case.tables["case_members"].to_pylist()}
-    common = case_values(case, holdings)
     found = []
-    for k, customer in enumerate(case.members):
-        seen = rows[int(customer)]
-        reasons = why(holdings, int(customer), case.scored.bits[row[k]], common)
+    for k, customer in enumerate(case.members.tolist()):
+        seen = rows[customer]
         found.append(
             Member(
-                names.accounts[int(customer)].as_py(), float(verdict.risk[k]), int(seen["exchanges"]),
-                seen["first_seen"], seen["last_seen"], reasons,
+                names.accounts[customer].as_py(), float(verdict.risk[k]), int(seen["exchanges"]),
+                seen["first_seen"], seen["last_seen"], why(bits[k], shared[k]),
             )
         )  # fmt: skip
     return tuple(sorted(found, key=lambda m: (-m.risk, m.account_id)))
 
 
-def why(holdings: Holdings, customer: int, bits: np.ndarray, common: np.ndarray) -> tuple[Reason, ...]:
-    """Sentences for the families that gave this account at least one bit, strongest first."""
-    _, value = holdings.values_of(np.array([customer]))
-    others = {k: 0 for k in KIND_NAMES}
-    inside = np.isin(value, common)
-    for v in value[inside]:
-        others[KIND_NAMES[holdings.kind[v]]] += 1
+def shares(case: Case, holdings: Holdings) -> np.ndarray:
+    """How many values of each kind a member shares with at least one other, (members, kinds)."""
+    position, value = holdings.values_of(case.members)
+    _, number, count = np.unique(value, return_inverse=True, return_counts=True)
+    keep = count[number] >= 2
+    flat = position[keep] * len(KIND_NAMES) + holdings.kind[value[keep]]
+    return np.bincount(flat, minlength=case.size * len(KIND_NAMES)).reshape(case.size, len(KIND_NAMES))
+
+
+def why(bits: np.ndarray, shared: np.ndarray) -> tuple[Reason, ...]:
+    """Sentences for the families that gave an account at least one bit, strongest first."""
     reasons = []
-    for f in np.argsort(-bits):
+    for f in np.argsort(-bits, kind="stable"):
         if bits[f] < 1:
             break
-        kinds = [k for k in KIND_NAMES if KINDS[k].family == FAMILIES[f] and others[k]]
-        nouns = ", ".join(f"{others[k]} x {KINDS[k].meaning}" for k in kinds[:3])
-        reasons.append(Reason(FAMILIES[f], float(bits[f]), f"shares with the others: {nouns or 'traits of its traffic'}"))
+        kinds = [k for k, n in enumerate(shared) if n and KINDS[KIND_NAMES[k]].family == FAMILIES[f]]
+        nouns = ", ".join(f"{KINDS[KIND_NAMES[k]].meaning} ({shared[k]})" for k in kinds[:3])
+        reasons.append(Reason(FAMILIES[f], float(bits[f]), f"shares with other members: {nouns or 'its traffic'}"))
     return tuple(reasons)
-
-
-def case_values(case: Case, holdings: Holdings) -> np.ndarray:
-    """Values that at least two members hold."""
-    _, value = holdings.values_of(case.members)
-    values, counts = np.unique(value, return_counts=True)
-    return values[counts >= 2]
 
 
 def models_used(case: Case, names: Names) -> tuple[str, ...]:

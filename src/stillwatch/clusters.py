@@ -25,6 +25,8 @@ def resolve(ties: pa.Table, smallest: int = 4, resolution: float = 1.0, seed: in
     """
     if not ties.num_rows:
         return []
+    # Engines give rows in any order, Leiden's answer depends on it.
+    ties = ties.sort_by([("kind", "ascending"), ("value", "ascending"), ("account", "ascending")])
     account, accounts = dense(ties["account"].to_numpy())
     value, values = dense(pair_key(ties["kind"], ties["value"]))
     bits = np.minimum(ties["bits"].to_numpy(), MAX_BITS)

@@ -75,7 +75,7 @@ BASE_STEPS = {
         JOIN holders h ON h.kind = o.kind AND h.value = o.value
         JOIN kinds k ON k.kind = o.kind
         CROSS JOIN population p
-        WHERE k.cap > 0 AND h.holders <= greatest(50, k.cap * p.customers)""",
+        WHERE k.tested <> '' AND h.holders <= greatest(50, k.cap * p.customers)""",
     "busy": """
         SELECT account FROM rare GROUP BY account HAVING count(*) > 2000""",
     "rarities": """
@@ -84,8 +84,9 @@ BASE_STEPS = {
             SELECT DISTINCT kind, value, holders FROM rare) distinct_values
         GROUP BY kind, holders""",
     "anchors": """
-        SELECT account, kind, family, value, holders FROM rare
-        WHERE holders >= 3 AND account NOT IN (SELECT account FROM busy)""",
+        SELECT r.account AS account, r.kind AS kind, r.family AS family, r.value AS value, r.holders AS holders
+        FROM rare r JOIN kinds k ON k.kind = r.kind AND k.tested = 'anchor'
+        WHERE r.holders >= 3 AND r.account NOT IN (SELECT account FROM busy)""",
     "anchor_country": """
         SELECT kind, value, sum(q * q / share) AS concentration FROM (
             SELECT a.kind AS kind, a.value AS value, c.share AS share,
@@ -182,12 +183,13 @@ def prepare(engine: Engine) -> None:
 
 
 def kinds_table() -> pa.Table:
-    """The declared kinds as rows ``kind, family, cap, pool, many``: tested as a pool or by its mark; can an account hold several."""
+    """The declared kinds as rows ``kind, family, cap, tested, pool, many``: pool or mark; can an account hold several."""
     kinds = list(KINDS.values())
     return pa.table({
         "kind": pa.array([k.name for k in kinds]),
         "family": pa.array([k.family for k in kinds]),
         "cap": pa.array([k.cap for k in kinds], pa.float64()),
+        "tested": pa.array([k.tested for k in kinds]),
         "pool": pa.array([int(k.family != "template") for k in kinds], pa.int32()),
         "many": pa.array([int(k.table == "facts") for k in kinds], pa.int32()),
     })  # fmt: skip

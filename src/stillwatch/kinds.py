@@ -15,8 +15,9 @@ class Kind:
     """One kind of observation.
 
     ``table`` and ``column`` say where it is folded from; ``family`` whose evidence it is; ``cap`` is the largest share of
-    all customers that may hold a value before it counts as infrastructure instead of identity; ``common`` marks kinds
-    that most accounts have in common with many others, which only describe.
+    all customers that may hold a value before it counts as infrastructure instead of identity; 0 marks kinds
+    that most accounts have in common with many others, which only describe. ``tested`` says how it takes part in the test
+    of coherence: its values are asked about (``anchor``), only count as what else is shared (``other``), or neither.
     """
 
     name: str
@@ -26,20 +27,21 @@ class Kind:
     cap: float
     meaning: str
     noun: str
+    tested: str = ""
 
 
 KINDS = {
     k.name: k
     for k in (
-        Kind("card", "identity", "accounts", "card", 0.01, "payment instrument", "a payment instrument"),
-        Kind("phone", "identity", "accounts", "phone", 0.01, "phone number", "a phone number"),
-        Kind("signup_day", "identity", "accounts", "signup_day", 0.05, "day of sign-up", "a sign-up day"),
+        Kind("card", "identity", "accounts", "card", 0.01, "payment instrument", "a payment instrument", "anchor"),
+        Kind("phone", "identity", "accounts", "phone", 0.01, "phone number", "a phone number", "anchor"),
+        Kind("signup_day", "identity", "accounts", "signup_day", 0.05, "day of sign-up", "a sign-up day", "other"),
         Kind("slot", "tempo", "facts", "slot", 0.0, "quarters of a day it was active in", "hours of activity"),
-        Kind("signup_net", "network", "accounts", "signup_net", 0.01, "network at sign-up", "a sign-up network"),
-        Kind("net", "network", "facts", "net", 0.01, "network requests came from (/24 or /48)", "a network"),
+        Kind("signup_net", "network", "accounts", "signup_net", 0.01, "network at sign-up", "a sign-up network", "anchor"),
+        Kind("net", "network", "facts", "net", 0.01, "network requests came from (/24 or /48)", "a network", "anchor"),
         Kind("address", "network", "facts", "address", 0.005, "address requests came from", "an address"),
-        Kind("wording", "template", "facts", "wording", 0.2, "fixed wrapper of its prompts", "a prompt wording"),
-        Kind("system", "template", "facts", "system", 0.1, "wording of its system text", "a system text"),
+        Kind("wording", "template", "facts", "wording", 0.2, "fixed wrapper of its prompts", "a prompt wording", "anchor"),
+        Kind("system", "template", "facts", "system", 0.1, "wording of its system text", "a system text", "anchor"),
         Kind("prompt", "content", "facts", "prompt", 0.002, "a prompt asked word for word", "a prompt, word for word"),
         Kind("tools", "template", "facts", "tools", 0.0, "set of tools offered", "a tool set"),
         Kind("client", "template", "facts", "client", 0.0, "client software", "a client"),

@@ -29,6 +29,7 @@ TRACES = {"identity": 0, "network": 1, "template": 2, "content": 2, "tempo": 3, 
 DESCRIBED = 1.9
 """Bits a kind that only describes (a client, a setting, hours of the day) can give: never enough to speak for an account."""
 
+KIND_TELLS = np.array([KINDS[k].cap > 0 for k in KIND_NAMES])
 KIND_CEILING = np.array([CEILING if KINDS[k].cap else DESCRIBED for k in KIND_NAMES])
 KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
 
@@ -69,12 +70,18 @@ def score(holdings: Holdings, members: np.ndarray) -> Scored:
     keep = (inside >= 2) & (inside / size > 1.5 * outside)
     values, inside, outside = values[keep], inside[keep], outside[keep]
     position, account = holdings.holders_of(values)
-    own = np.isin(account, members, assume_unique=False)
-    s, total = inside[position] - own, size - own
+    inside_of = np.zeros(len(holdings.account_at), bool)
+    inside_of[members] = True
+    reached = inside_of.copy()
+    telling = KIND_TELLS[holdings.kind[values]]
+    reached[account[telling[position]]] = True
+    position, account = position[reached[account]], account[reached[account]]
+    s, total = inside[position] - inside_of[account], size - inside_of[account]
     ratio = (s + 2 * outside[position]) / (total + 2) / outside[position]
-    # A value's own sharing is chance when few others hold it: shrink towards no evidence with fewer than two others.
+    # A value that no other member holds says no more than one that does not match.
     gain = np.where(s >= 1, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
-    candidates, row = np.unique(account, return_inverse=True)
+    candidates = np.flatnonzero(reached)
+    row = (np.cumsum(reached) - 1)[account]
     kind = holdings.kind[values[position]]
     shape = (len(candidates), len(KIND_NAMES))
     flat = row * shape[1] + kind

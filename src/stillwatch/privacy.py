@@ -13,7 +13,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ KEY_VARIABLE = "STILLWATCH_KEY"
 MIN_SECRET_BYTES = 16
 
 Ints = npt.NDArray[np.int64]
-Strings = pa.Array | pa.ChunkedArray
+Strings: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _by_value(values: Strings, hashed: Any) -> Ints:
 
 
 def spans(values: pa.Array) -> tuple[npt.NDArray[np.uint8], Ints, Ints]:
-    """The bytes of a string array, and where each value starts and ends in them; nulls have no length. No copy of text."""
+    """The bytes of a string array, and where each value starts and ends in them; nulls have no length."""
     if pa.types.is_null(values.type):
         zeros = np.zeros(len(values), np.int64)
         return _frozen(np.zeros(1, np.uint8)), zeros, zeros
@@ -155,7 +155,7 @@ def sip_start(v: Any, keys: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def sip_end(v: Any, rounds: int) -> int:
+def sip_end(v: Any, rounds: int) -> Any:
     """The hash of a SipHash state after ``rounds`` closing rounds, as a signed integer that is never 0."""
     v[2] ^= np.uint64(0xFF)
     for _ in range(rounds):

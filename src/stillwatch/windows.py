@@ -37,7 +37,7 @@ class Window:
     def split(self, step: timedelta) -> Iterator[Window]:
         """Windows that cover it without gap or overlap, cut where ``step`` divides the time since 1970 UTC.
 
-        The first and the last may be shorter than ``step``, so logs that begin at odd moments are still cut at full hours.
+        The first and the last may be shorter, so a log that begins at an odd moment is still cut at full hours.
         """
         if step <= timedelta(0):
             raise ValueError(f"a window cannot be split by {step}")
@@ -51,8 +51,3 @@ class Window:
 def lateness(event: datetime, arrival: datetime) -> timedelta:
     """How long after it happened an event arrived; zero where clocks disagree and it seems to arrive early."""
     return max(arrival - event, timedelta(0))
-
-
-def settled(arrived_until: datetime, allowed: timedelta) -> datetime:
-    """The moment before which nothing more is expected, if no row is later than ``allowed``: the end of what is final."""
-    return arrived_until - allowed

@@ -1,19 +1,18 @@
 """Wording families: which exchanges were built from one wrapper, whatever was put into its slots.
 
-A sketch (``fingerprints``) keeps the shingles at the head and tail of a text and a fair sample between. For the whole log:
+A sketch (``fingerprints``) keeps the shingles at the head and tail of a text and a fair sample between. Over a log:
 
 1. *recurrent* shingles are those seen at least ``MIN_ROWS`` times; the rest is slot text nobody else wrote;
 2. two shingles are joined if one follows the other in most places where either occurs: phrases that every writer uses
    have many neighbours and stay alone. What hangs together is a *part*;
 3. parts found in mostly the same rows (head and tail of one wrapper, sentences in any order) make a *group*;
-4. a group that mostly occurs beside one of far more varied content is a *slot* that recurs, and does not split its wrapper;
-   unless accounts keep to it: then it is the special end of a common head, and the better answer;
-5. a row belongs to the group that explains most of it, counting varied groups more; that is its family.
+4. a group that mostly occurs beside a far broader one is a *slot* that recurs, and does not split its wrapper; unless
+   accounts keep to it: then it is the special end of a common head, and the better answer;
+5. a row belongs to the group that explains most of it, counting varied groups and those its account uses much more.
 
 Ids come from the keyed shingles, so they do not depend on the order of rows and agree between runs under one key.
-Beside the sketches (192 B a row at width 48) it takes as much again for numbered shingles, about 16 B for each recurrent
-shingle, 24 B for each group a row touches and buffers of at most ``BUFFER`` words: under 1.5 GB for 3 million rows of
-width 48.
+Beside the sketches (192 B a row at width 48) it takes as much again for numbered shingles, about 40 B for each
+recurrent shingle, 50 B for each group a row touches and buffers of ``BUFFER`` words: under 1.5 GB for 3 million rows.
 """
 
 from __future__ import annotations
@@ -35,12 +34,13 @@ MIN_MATCH = 3
 """Shingles of the wrapper a row must have, and at least ``MATCH_SHARE`` of it."""
 MATCH_SHARE = 0.15
 UNEVEN = 1.3
-"""How much more common one of two shingles or parts of a wrapper may be, chance aside: an ending that half of the users of
-a head have is no piece of the head."""
+"""How much more common one of two shingles or parts of a wrapper may be, chance aside: an ending that half of the users
+of a head have is no piece of the head."""
 LOOK_AHEAD = 8
 """Places around a shingle searched for a neighbour."""
 TOGETHER = 0.35
-"""Two parts are of one wrapper if found together in this share of the rows of each (long texts are only sampled)."""
+"""Two parts are of one wrapper if found together in this share of the rows of each and a margin for chance (long
+texts are only sampled)."""
 BROADER, SLOT_RATIO = 1.2, 5.0
 """How much broader (contents times repeats) a head is than its ending, and a wrapper than a slot others use too."""
 MANY_CONTENTS = 12
@@ -49,6 +49,8 @@ KEPT_TO = 0.5
 """Share of an account's rows of a common head in which it uses one ending, for that ending to be its own family."""
 MAX_TOUCHED = 12
 BUFFER = 1 << 25
+MIN_FIXED, LONG = 0.09, 8
+"""Mean share of a row's sketch a wrapper must make up unless it has LONG shingles; a phrase in long texts is less."""
 _WIDE = 32
 _BIN_BITS = 12
 
@@ -67,7 +69,7 @@ TABLE = pa.schema([
     pa.field("parent", pa.int64()),
 ])  # fmt: skip
 """A row per family: rows and accounts in it, different sketches among them (1: one text asked again), shingles of the
-wrapper that were sampled, mean share of a row's sketch that is wrapper, the family of the common head it ends (or 0)."""
+wrapper, mean share of a row's sketch that is wrapper, the family of the common head it ends (or 0)."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _merge_parts(ids: Sequence[Ids], sizes: Ids) -> Ids:
         keys, times = _runs(buffer, MIN_ROWS)
         left, right = (keys >> np.uint64(32)).astype(np.int64), (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
         most = np.maximum(rows[left], rows[right])
-        joined.append(keys[times >= TOGETHER * most])
+        joined.append(keys[times >= TOGETHER * most + 0.5 * np.sqrt(most)])
     root = np.arange(len(sizes), dtype=np.int32)
     _union_all(root, np.concatenate([np.zeros(0, np.uint64), *joined]))
     return _dense(root, 1)[0]
@@ -257,13 +259,13 @@ def _repeats(holdings: Words, uses: Longs, rows: Longs) -> npt.NDArray[np.float6
 
     An account repeats its wrapper and varies what it puts in, so this tells the two apart where both recur.
     """
-    squares = np.bincount((holdings >> np.uint64(32)).astype(np.int64), weights=uses.astype(float) ** 2, minlength=len(rows))
+    squares = np.bincount(
+        (holdings >> np.uint64(32)).astype(np.int64), weights=uses.astype(float) ** 2, minlength=len(rows)
+    )
     return 0.25 + np.minimum(squares / np.maximum(rows, 1) - 1, 8).clip(0)
 
 
-def _kept_to(
-    touched: _Touched, head: Ids, parent: Ids, accounts: Ids, contents: Longs
-) -> npt.NDArray[np.bool_]:
+def _kept_to(touched: _Touched, head: Ids, parent: Ids, accounts: Ids, contents: Longs) -> npt.NDArray[np.bool_]:
     """Which nested groups are endings that accounts keep to, rather than slots each account fills in many ways.
 
     Of an account's other rows with the head, over ``KEPT_TO`` must have the ending too; several accounts must hold it,
@@ -307,24 +309,56 @@ def _names(shingles: Matrix, counts: Ids, group_of: Ids, groups: int) -> Longs:
 def _families(
     touched: _Touched, groups: _Groups, lengths: npt.NDArray[np.int16], content: Words, accounts: Ids, names: Longs
 ) -> Families:
-    """Chooses each row's group and sums up."""
-    chosen, match = _choose(touched.row, touched.group, touched.match, groups.contents, groups.rows, groups.slot, groups.parent, names, len(accounts))
-    rows = np.bincount(chosen[chosen >= 0], minlength=len(names))
-    chosen[(chosen >= 0) & (rows[np.maximum(chosen, 0)] < MIN_ROWS)] = -1
+    """Chooses each row's group, drops groups that are too little of too few rows, and sums up."""
+    worth = _worth(touched, groups, accounts)
+    chosen, match = _choose(touched.row, touched.group, touched.match, worth, names, len(accounts))
+    chosen, share = _enough(chosen, match / np.maximum(lengths, 1), groups.size)
     inside = np.flatnonzero(chosen >= 0)
     group = chosen[inside]
-    kept = np.flatnonzero(np.bincount(group, minlength=len(names)))
     exchanges = np.bincount(group, minlength=len(names))
-    share = np.bincount(group, weights=match[inside] / np.maximum(lengths[inside], 1), minlength=len(names))
     holders = _distinct(group, accounts[inside].astype(np.uint64) << np.uint64(32), len(names))
     contents = _distinct(group, content[inside], len(names))
-    columns = [
-        names[kept], exchanges[kept], holders[kept], contents[kept], groups.size[kept],
-        (share[kept] / exchanges[kept]).astype(np.float32),
-        np.where(groups.parent[kept] >= 0, names[groups.parent[kept]], 0),
-    ]  # fmt: skip
-    table = pa.table([pa.array(c) for c in columns], schema=TABLE).sort_by("family")
+    parents = np.where(groups.parent >= 0, names[np.maximum(groups.parent, 0)], 0)
+    kept = np.flatnonzero(exchanges)
+    columns: list[npt.NDArray[Any]] = [
+        names,
+        exchanges,
+        holders,
+        contents,
+        groups.size,
+        share.astype(np.float32),
+        parents,
+    ]
+    table = pa.table([pa.array(c[kept]) for c in columns], schema=TABLE).sort_by("family")
     return Families(np.where(chosen >= 0, names[chosen], 0), table)
+
+
+def _worth(touched: _Touched, groups: _Groups, accounts: Ids) -> npt.NDArray[np.float64]:
+    """What each touched group is worth to its row: endings before heads, wrappers before slots; among equals what
+    explains more of the row, is of more varied content, and is used more by this account than the others are."""
+    ending = (groups.parent >= 0) & ~groups.slot
+    rank = np.where(ending, 2, np.where(groups.slot, 0, 1))[touched.group]
+    worth = touched.match * np.log2(1.0 + np.minimum(groups.contents, 64))[touched.group]
+    rival = _rivals(touched.row, rank)
+    uses = np.ones(len(worth))
+    if rival.any():
+        group, account = touched.group[rival], accounts[touched.row[rival]]
+        held, times = _holdings(touched.group, accounts[touched.row])
+        own = (group.astype(np.uint64) << np.uint64(32)) | account.astype(np.uint64)
+        uses[rival] = times[np.searchsorted(held, own)]
+    # Of several endings, one within the other, the rarest says most.
+    last = np.where(rank == 2, 1e3 / np.maximum(groups.rows[touched.group], 1), worth * uses)
+    result: npt.NDArray[np.float64] = rank * 1e12 + last
+    return result
+
+
+def _enough(chosen: Ids, share: npt.NDArray[np.float64], size: Ids) -> tuple[Ids, npt.NDArray[np.float64]]:
+    """Keeps groups of MIN_ROWS rows whose wrapper is LONG or makes up MIN_FIXED of them; gives that share by group."""
+    inside = chosen >= 0
+    rows = np.bincount(chosen[inside], minlength=len(size))
+    mean = np.bincount(chosen[inside], weights=share[inside], minlength=len(size)) / np.maximum(rows, 1)
+    good = (rows >= MIN_ROWS) & ((mean >= MIN_FIXED) | (size >= LONG))
+    return np.where(inside & good[np.maximum(chosen, 0)], chosen, -1).astype(np.int32), mean
 
 
 @njit(cache=True, nogil=True)
@@ -350,7 +384,8 @@ def _scatter(sketch: Any, low: int, places: Any, out: Any) -> None:
 def _count_bins(values: Any, ends: Any, least: int) -> Any:
     """Values held at least ``least`` times, sorted, and how often; ``ends`` are those of bins in ascending order."""
     kept, times = np.empty(len(values) // least, np.uint32), np.empty(len(values) // least, np.int32)
-    total, start = 0, 0
+    total: Any = 0
+    start: Any = 0
     for end in ends:
         size = 16
         while size < 2 * (end - start):
@@ -363,9 +398,9 @@ def _count_bins(values: Any, ends: Any, least: int) -> Any:
                 at = (at + 1) & (size - 1)
             table[at] = values[i]
             count[at] += 1
-        for at in range(size):
-            if count[at] >= least:
-                kept[total], times[total] = table[at], count[at]
+        for k in range(size):
+            if count[k] >= least:
+                kept[total], times[total] = table[k], count[k]
                 total += 1
         order = np.argsort(kept[first:total])
         kept[first:total], times[first:total] = kept[first:total][order], times[first:total][order]
@@ -474,7 +509,7 @@ def _vote(ids: Any, counts: Any, after: Any, before: Any, final: bool) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _root(root: Any, i: int) -> int:
+def _root(root: Any, i: Any) -> Any:
     while root[i] != i:
         root[i] = root[root[i]]
         i = root[i]
@@ -668,17 +703,25 @@ def _parents(group: Any, head: Any, clear: Any, rows: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _choose(row: Any, group: Any, match: Any, contents: Any, rows: Any, slot: Any, parent: Any, names: Any, size: int) -> Any:
-    """The group of each row (-1: none) and its match: real wrappers before slots, endings before their heads."""
+def _rivals(row: Any, rank: Any) -> Any:
+    """Which touched groups share their row with another of the same rank."""
+    out = np.zeros(len(row), np.bool_)
+    for i in range(len(row)):
+        j = i - 1
+        while j >= 0 and row[j] == row[i]:
+            if rank[j] == rank[i]:
+                out[i] = out[j] = True
+            j -= 1
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _choose(row: Any, group: Any, match: Any, worth: Any, names: Any, size: int) -> Any:
+    """The group of each row that is worth most (-1: none) and how many of its shingles the row has."""
     chosen, matched = np.full(size, -1, np.int32), np.zeros(size, np.int16)
-    best = np.zeros(size, np.float64)
+    best = np.full(size, -1.0)
     for i in range(len(row)):
         g, r = group[i], row[i]
-        worth = match[i] * np.log2(1.0 + min(contents[g], 64)) + 1e-3 / rows[g]
-        if not slot[g]:
-            worth += 1e4
-            if parent[g] >= 0:
-                worth += 1e6 / rows[g] + 1e4
-        if worth > best[r] or (worth == best[r] and names[g] < names[chosen[r]]):
-            best[r], chosen[r], matched[r] = worth, g, match[i]
+        if worth[i] > best[r] or (worth[i] == best[r] and names[g] < names[chosen[r]]):
+            best[r], chosen[r], matched[r] = worth[i], g, match[i]
     return chosen, matched

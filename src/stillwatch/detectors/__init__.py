@@ -1,8 +1,8 @@
 """What a detector is: a reason to link or suspect accounts, as named SQL steps that bring their own proof.
 
-A detector lives in one file of this folder (or in another package, by entry point) as ``DETECTOR``. Its steps are single
-SELECTs in the embedded engine's dialect. They read ``observations``, ``facts``, ``accounts``, ``kinds`` and earlier
-steps by name; the last one yields the evidence, in the ``shape`` the detector declares:
+A detector lives in one file of this folder (or in another package, by entry point) as ``DETECTOR``. Its steps are
+single SELECTs in the embedded engine's dialect. They read ``INPUTS``, the base tables of ``folds.py`` and earlier steps
+by name; the last one yields the evidence, in the ``shape`` the detector declares:
 
 ``ties``     an account holds a rare shared value; n holders are n rows
 ``links``    two accounts, ``left_account < right_account``
@@ -46,7 +46,16 @@ INPUTS: Mapping[str, pa.Schema] = {
     "observations": tables.OBSERVATIONS.schema,
     "facts": tables.FACTS.schema,
     "accounts": tables.PROFILES.schema,
-    "kinds": pa.schema({"kind": pa.string(), "family": pa.string(), "cap": pa.float64(), "pool": pa.int32(), "many": pa.int32()}),
+    "kinds": pa.schema(
+        {
+            "kind": pa.string(),
+            "family": pa.string(),
+            "cap": pa.float64(),
+            "tested": pa.string(),
+            "pool": pa.int32(),
+            "many": pa.int32(),
+        }
+    ),
     "models": pa.schema({"model": pa.int32(), "released_at": tables.UTC_US}),
 }
 """The tables a first step may read. ``accounts`` holds ``tables.PROFILES``: hashes, no personal value; ``account`` in
@@ -66,10 +75,10 @@ def pairs(accounts: Iterable[str]) -> frozenset[tuple[str, str]]:
 class Example:
     """A small log and what the detector must find in it, exactly.
 
-    ``rows`` are observations ``(account, kind, value[, count[, first[, last]]])``, accounts and values named by letters or
-    words, times in minutes. ``tables`` adds rows of other inputs as dicts; columns left out are null, or made up where the
-    schema requires one (``facts``: a minute apart). ``expect`` holds the pairs of accounts that share a tie or link, or,
-    for signals, the accounts; empty for an example from honest customers.
+    ``rows`` are observations ``(account, kind, value[, count[, first[, last]]])``, accounts and values named by letters
+    or words, times in minutes. ``tables`` adds rows of other inputs as dicts; columns left out are null, or made up
+    where the schema requires one (``facts``: a minute apart). ``expect`` holds the pairs of accounts that share a tie
+    or link, or, for signals, the accounts; empty for an example from honest customers.
     """
 
     title: str
@@ -91,9 +100,9 @@ class Example:
 class Detector:
     """A reason to link or suspect accounts.
 
-    ``technique`` is the ATLAS id, ``meaning`` one sentence a person reads, ``needs`` the canonical columns without which
-    it is blind (``exchanges.ip``), ``params`` its numbers, each to be overridden by name. Steps are named after the
-    detector, so that no two write the same table.
+    ``technique`` is the ATLAS id, ``meaning`` one sentence a person reads, ``needs`` the canonical columns without
+    which it is blind (``exchanges.ip``), ``params`` its numbers, each to be overridden by name. Steps are named after
+    the detector, so that no two write the same table.
     """
 
     name: str
@@ -107,15 +116,16 @@ class Detector:
     params: Mapping[str, int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for fault in (*_nouns(self), *_steps(self), *_proof(self)):
-            raise ValueError(f"detector {self.name!r}: {fault}")
+        faults = [*_nouns(self), *_steps(self), *_proof(self)]
+        if faults:
+            raise ValueError(f"detector {self.name!r}: {'; '.join(faults)}")
 
 
 def run_detector(engine: Engine, detector: Detector, overrides: Mapping[str, int | float] | None = None) -> pa.Table:
     """The evidence of a detector on what the engine holds, in the columns of its shape, sorted.
 
-    ``overrides`` replaces numbers of ``params`` by name. Its steps stay behind as tables. EngineError where a step fails,
-    where an override names no parameter of the detector, or where the evidence is not of its shape.
+    ``overrides`` replaces numbers of ``params`` by name. Its steps stay behind as tables. EngineError where a step
+    fails, where an override names no parameter of the detector, or where the evidence is not of its shape.
     """
     unknown = set(overrides or ()) - set(detector.params)
     if unknown:
@@ -139,6 +149,9 @@ def _evidence(detector: Detector, found: pa.Table) -> pa.Table:
         )
     table = found.select(schema.names).cast(schema)
     bits = pc.round(table["bits"], BITS_DIGITS)
+    sound = pc.and_(pc.is_finite(bits), pc.greater_equal(bits, 0)).fill_null(False)
+    if not pc.all(sound, min_count=0).as_py():
+        raise EngineError(f"detector {detector.name!r} yields bits that are null, negative or not finite")
     table = table.set_column(schema.get_field_index("bits"), schema.field("bits"), bits)
     return table.sort_by([(name, "ascending") for name in schema.names])
 

@@ -21,7 +21,7 @@ DETECTOR = Detector(
     steps={
         "shared_address_coherent": """
             SELECT kind, value, sum(bits) AS surplus FROM coherence
-            WHERE kind IN ('net', 'address', 'signup_net')
+            WHERE kind IN ('net', 'signup_net')
               AND tied >= 2 AND tied >= $min_cover * holders AND tied >= $min_lift * expected
             GROUP BY kind, value
             HAVING sum(bits) >= $min_bits""",

@@ -104,6 +104,7 @@ def _grow(values: NDArray[np.float32], codes: NDArray[np.int64], seed: int) -> A
 
     trees = HistGradientBoostingClassifier(
         max_iter=150,
+        max_bins=63,
         learning_rate=0.08,
         max_leaf_nodes=15,
         l2_regularization=1.0,

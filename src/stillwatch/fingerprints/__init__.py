@@ -1,7 +1,7 @@
 """Fingerprints read observations off exchanges: record batch in, columns out. Content goes no further than this hop.
 
-Each module here holds one ``FINGERPRINT``; other people's come by entry point (``plugins.py``). ``observe`` runs them over a
-batch and gives the columns of ``tables.FACTS`` they fill, plus the two sketches that ``wordings.py`` needs.
+Each module here holds one ``FINGERPRINT``; other people's come by entry point (``plugins.py``). ``observe`` runs them
+over a batch and gives the columns of ``tables.FACTS`` they fill, plus the two sketches that ``wordings.py`` needs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from stillwatch.tables import FACTS, SKETCH_WIDTH
 SYSTEM_SKETCH_WIDTH = 24
 """Sampled shingles of a system text: shorter than a prompt's, since system texts hold little but wrapper."""
 
-Values = npt.NDArray[np.generic] | pa.Array
+Values: TypeAlias = npt.NDArray[Any] | pa.Array
 """A column a fingerprint gives: a numpy array, an Arrow array, or for a sketch a matrix."""
 
 UNOBSERVED = ("account", "model", "wording")
@@ -34,8 +35,8 @@ UNOBSERVED = ("account", "model", "wording")
 class Fingerprint:
     """A trait read off exchanges.
 
-    ``needs`` names the exchange columns without which it is blind; ``kinds`` the observation kinds it emits, each with a
-    line of meaning (a kind is the fact column that holds its keyed hash); ``columns`` all fact columns it fills.
+    ``needs`` names the exchange columns without which it is blind; ``kinds`` the observation kinds it emits, each with
+    a line of meaning (a kind is the fact column that holds its keyed hash); ``columns`` all fact columns it fills.
     """
 
     name: str
@@ -85,7 +86,7 @@ def observe(batch: pa.RecordBatch, privacy: Privacy, fingerprints: Iterable[Fing
     system_sketch = found.pop("system_sketch", np.zeros((rows, SYSTEM_SKETCH_WIDTH), np.uint32))
     fields = [f for f in FACTS.schema if f.name not in UNOBSERVED]
     arrays = [_typed(found.get(f.name), f.type, rows) for f in fields]
-    return Observed(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)), sketch, system_sketch)  # type: ignore[arg-type]
+    return Observed(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)), sketch, system_sketch)
 
 
 def _identity(batch: pa.RecordBatch, privacy: Privacy) -> Values:

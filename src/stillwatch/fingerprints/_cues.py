@@ -1,8 +1,8 @@
 """The cue table (``cues.toml``): words and phrases that speak for a capability or a way of eliciting training data.
 
 A cue counts once a text, with its weight; the prompt counts in full, the system text by half. The strongest capability
-wins if it beats ``other``. The strongest elicitation kind gives ``elicitation``, which is 0 without cues, about 0.6 at one
-plain sign and near 1 at several. What cannot be told from one prompt is left to populations.
+wins if it beats ``other``. The strongest elicitation kind gives ``elicitation``, which is 0 without cues, about 0.6 at
+one plain sign and near 1 at several. What cannot be told from one prompt is left to populations.
 """
 
 from __future__ import annotations
@@ -141,4 +141,6 @@ def judge(scores: Floats, book: CueBook) -> Verdict:
     strengths = np.maximum(scores[:, split:] + book.bias[split:], 0)
     kind = np.argmax(strengths, axis=1).astype(np.int8)
     best = strengths.max(axis=1, initial=0)
-    return Verdict(capability, (1 - np.exp(-((best / 3) ** 2))).astype(np.float32), np.where(best > 0, kind, 0).astype(np.int8))
+    return Verdict(
+        capability, (1 - np.exp(-((best / 3) ** 2))).astype(np.float32), np.where(best > 0, kind, 0).astype(np.int8)
+    )

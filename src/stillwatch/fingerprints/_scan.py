@@ -1,9 +1,9 @@
 """One pass over the bytes of texts: normalised tokens, shingle sketches, whole-text hashes and cue scores.
 
-Normalising folds case (ASCII, Latin, Greek, Cyrillic, full-width), turns a run of digits into one mark, drops zero-width
-characters and takes punctuation as space. Scripts without spaces give overlapping pairs of characters as tokens. A
-``<`` or ``\\`` right before a word stays with it, so ``<think>`` and ``\\boxed`` are tokens of their own. Invalid UTF-8
-reads as space. At most ``HEAD_BYTES`` and ``TAIL_BYTES`` of a text are read.
+Normalising folds case (ASCII, Latin, Greek, Cyrillic, full-width), turns a run of digits into one mark, drops
+zero-width characters and takes punctuation as space. Scripts without spaces give overlapping pairs of characters as
+tokens. A ``<`` or ``\\`` right before a word stays with it, so ``<think>`` and ``\\boxed`` are tokens of their own.
+Invalid UTF-8 reads as space. At most ``HEAD_BYTES`` and ``TAIL_BYTES`` of a text are read.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MAX_WORDS = 4
 """Longest cue, in tokens."""
 
 SPACE, SKIP, LETTER, DIGIT, PAIRED, SIGN, PREFIX = range(7)
-"""Character classes: separator, ignored, letter, digit, script without spaces, sign that tells sums apart, ``<`` ``\\``."""
+"""Classes of characters: separator, ignored, letter, digit, script without spaces, arithmetic sign, ``<`` or ``\\``."""
 
 FENCE, CODE, LATEX, DIGITS, SIGNS, TAGS, NUMBERED, BYTES = range(8)
-"""What is counted of a text: ```` ``` ```` runs, code punctuation, LaTeX commands, digits, signs, tags, ``[1]``, bytes read."""
+"""What is counted of a text: code fences and punctuation, LaTeX commands, digits, signs, tags, ``[1]``, bytes read."""
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A, _MIX_B = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 
 
 class Cues(NamedTuple):
-    """A compiled cue table: open addressing from n-gram hash to cue, and each cue's weights by class (compressed rows)."""
+    """A compiled cue table: open addressing from n-gram hash to cue; each cue's weights by class as compressed rows."""
 
     slots: npt.NDArray[np.uint64]
     cue: npt.NDArray[np.int32]
@@ -79,7 +79,7 @@ def _mix(h: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _decode(data: Any, i: int, end: int) -> tuple[int, int]:
+def _decode(data: Any, i: int, end: int) -> Any:
     """The code point at ``i`` and its length in bytes; (0, 1) for a broken sequence."""
     b = np.int64(data[i])
     size = 2 if 0xC2 <= b < 0xE0 else 3 if 0xE0 <= b < 0xF0 else 4 if 0xF0 <= b < 0xF5 else 0
@@ -95,7 +95,7 @@ def _decode(data: Any, i: int, end: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _fold(cp: int) -> int:
+def _fold(cp: int) -> int:  # noqa: PLR0911
     """Lower case of a code point above 127, for the scripts where that is an offset; full-width forms to ASCII."""
     if cp < 0x100:
         return cp + 32 if 0xC0 <= cp <= 0xDE and cp != 0xD7 else cp
@@ -114,7 +114,7 @@ def _fold(cp: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _class(cp: int) -> int:
+def _class(cp: int) -> int:  # noqa: PLR0911
     """Character class of a folded code point above 127."""
     if cp < 0x300:
         return LETTER if cp >= 0xC0 and cp not in (0xD7, 0xF7) else SKIP if cp == 0xAD else SPACE
@@ -138,11 +138,13 @@ def _class(cp: int) -> int:
         return LETTER if 0xFB00 <= cp < 0xFE00 or 0xFE70 <= cp < 0xFEFF else SPACE
     if cp >= 0xE0000:
         return SKIP
-    return PAIRED if 0x20000 <= cp else LETTER if cp < 0x1F000 else SPACE
+    return PAIRED if cp >= 0x20000 else LETTER if cp < 0x1F000 else SPACE
 
 
 @njit(cache=True, nogil=True)
-def _tokens(data: Any, start: int, end: int, tokens: Any, exact: Any, at: Any, counts: Any) -> None:
+def _tokens(  # noqa: PLR0912, PLR0915 - one state machine: split, it would carry its state in an array
+    data: Any, start: int, end: int, tokens: Any, exact: Any, at: Any, counts: Any
+) -> None:
     """Appends the tokens of ``data[start:end]`` to ``tokens`` and, digits and signs kept, to ``exact``.
 
     ``at`` holds both lengths and is moved on. The lowest bit of a token says whether it comes from a paired script.
@@ -150,6 +152,8 @@ def _tokens(data: Any, start: int, end: int, tokens: Any, exact: Any, at: Any, c
     n, m = at[0], at[1]
     h, x = np.uint64(0), np.uint64(0)
     length, last, lone, ticks = 0, 0, False, 0
+    c: Any
+    k: Any
     i = start
     while i <= end:
         size = 1
@@ -160,7 +164,7 @@ def _tokens(data: Any, start: int, end: int, tokens: Any, exact: Any, at: Any, c
             k = np.int64(_ASCII[c])
             if k == LETTER:
                 c |= 32
-            elif c >= 40 and (c == 123 or c == 125 or c == 59 or c == 40 or c == 41):
+            elif c >= 40 and c in (123, 125, 59, 40, 41):
                 counts[CODE] += 1
         else:
             c, size = _decode(data, i, end)
@@ -174,7 +178,7 @@ def _tokens(data: Any, start: int, end: int, tokens: Any, exact: Any, at: Any, c
             ticks = 0
         if k == SKIP:
             continue
-        if k == LETTER or k == DIGIT:
+        if k in (LETTER, DIGIT):
             if lone:
                 tokens[n], exact[m] = _mix(np.uint64(last) * _PRIME) | np.uint64(1), np.uint64(last)
                 n, m, lone = n + 1, m + 1, False
@@ -265,9 +269,10 @@ def _middle(shingle: Any, kept: Any, count: int, width: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) -> None:
-    """Fills one row of a sketch: the first and last third of the width as they stand, the smallest of what lies between.
+    """Fills one row of a sketch: first and last third of the width as they stand, the smallest of what lies between.
 
-    Shingles that are mostly numbers say nothing of a wording. Every second shingle of a paired script is passed over, by its hash: those carry about half a word each.
+    Shingles that are mostly numbers say nothing of a wording. Every second shingle of a paired script is passed over,
+    by its hash: those carry about half a word each.
     """
     edge, middle = len(ring), len(kept)
     number = _mix(np.uint64(48) * _PRIME) & ~np.uint64(1)
@@ -366,7 +371,7 @@ Spans = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64
 
 
 def scan(texts: Spans, keys: npt.NDArray[np.uint64], cues: Cues, classes: int, width: int) -> Reading:
-    """Reads texts (``privacy.spans``) under four key words into sketches of ``width``, hashes and ``classes`` scores."""
+    """Reads texts (``privacy.spans``) under four words of key into sketches, hashes and ``classes`` scores each."""
     rows = len(texts[1])
     out = Reading(
         np.zeros((rows, width), np.uint32), np.zeros(rows, np.int64),

@@ -1,4 +1,4 @@
-"""What software sent a request and how it was set up: client, TLS, settings, tools, channel, the customer's own user."""
+"""What software sent a request and how it was set up: client, TLS, settings, tools, channel, customer's own user."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from stillwatch.fingerprints import Fingerprint, Values, column
 from stillwatch.privacy import Privacy
 
 SETTINGS = ("max_tokens", "temperature", "n", "logprobs", "thinking", "stream", "batch")
+HASHED = {
+    "channel": "channel", "end_user": "end_user", "client": "user_agent", "tls": "ja4",
+    "conversation": "conversation_id",
+}  # fmt: skip
+"""Fact column and the exchange column it is the keyed hash of."""
 _ABSENT = np.uint64(0x5DEECE66D)
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
@@ -18,10 +23,7 @@ Words = npt.NDArray[np.uint64]
 
 def observe(batch: pa.RecordBatch, privacy: Privacy) -> dict[str, Values]:
     """Keyed hashes, 0 where a trait is absent."""
-    hashed = {
-        "channel": "channel", "end_user": "end_user", "client": "user_agent", "tls": "ja4", "conversation": "conversation_id",
-    }  # fmt: skip
-    found: dict[str, Values] = {k: privacy.hash_strings(column(batch, v), k) for k, v in hashed.items()}
+    found: dict[str, Values] = {k: privacy.hash_strings(column(batch, v), k) for k, v in HASHED.items()}
     return found | {"settings": hash_settings(batch, privacy), "tools": hash_tools(batch, privacy)}
 
 

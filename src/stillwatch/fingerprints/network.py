@@ -26,7 +26,6 @@ FINGERPRINT = Fingerprint(
     kinds={
         "address": "the whole client address, however it was spelt",
         "net": "the /24 (IPv4) or /48 (IPv6) the address lies in",
-        "asn": "the autonomous system of the address",
         "country": "the country of the address",
     },
     columns=("address", "net", "asn", "country"),

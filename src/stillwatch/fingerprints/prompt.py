@@ -1,4 +1,4 @@
-"""What was asked, as marks: sketches for wording families, whole-text hashes, capability and elicitation. No text leaves."""
+"""What was asked, as marks: sketches for wording families, hashes, capability and elicitation. No text leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillwatch.tables import SKETCH_WIDTH
 
 
 def observe(batch: pa.RecordBatch, privacy: Privacy) -> dict[str, Values]:
-    """Sketches, hashes, length in characters, and the verdict of the cues over prompt, system text, tools and images."""
+    """Sketches, hashes, length in characters, and the verdict of cues over prompt, system text, tools and images."""
     book = cue_book()
     prompt = column(batch, "prompt")
     asked = read(prompt, privacy, SKETCH_WIDTH)
@@ -68,10 +68,7 @@ FINGERPRINT = Fingerprint(
     kinds={
         "prompt": "the whole last user turn, normalised: equal for a word-for-word re-ask",
         "system": "the system text, or its wording family once that is known",
-        "wording": "the wording family of the last user turn",
     },
-    columns=(
-        "system", "wording", "prompt", "prompt_chars", "capability", "elicitation", "elicitation_kind",
-    ),
+    columns=("system", "prompt", "prompt_chars", "capability", "elicitation", "elicitation_kind"),
     observe=observe,
-)  # fmt: skip
+)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stillwatch.simulate import pools
-from stillwatch.simulate.columns import hex_ids, ip_strings
 from stillwatch.simulate.grammar import mix
+from stillwatch.simulate.identifiers import hex_ids, ip_strings, ja4_names
 from stillwatch.simulate.networks import Addresses
 from stillwatch.simulate.people import OWN_DOMAIN, People
 from stillwatch.simulate.pools import I64
@@ -64,10 +64,8 @@ def accounts_table(p: People, addresses: Addresses, ids: pa.StringArray, start: 
 
 def _sign_up_prints(p: People, rng: np.random.Generator, secret: int) -> pa.Array:
     """People sign up with a browser, whatever they use later."""
-    from stillwatch.simulate.columns import _ja4_names  # noqa: PLC0415
-
     browser = pools.clients_for(rng, np.zeros(len(p), np.int64))
-    return pa.array(_ja4_names(secret)).take(pa.array(browser * pools.JA4_PER_CLIENT + rng.integers(0, 4, len(p))))
+    return pa.array(ja4_names(secret)).take(pa.array(browser * pools.JA4_PER_CLIENT + rng.integers(0, 4, len(p))))
 
 
 def truth_table(p: People, names: tuple[str, ...], ids: pa.StringArray) -> pa.Table:

@@ -1,7 +1,7 @@
 """Text from a grammar, a million prompts at a time.
 
-A grammar is a text file of sections: ``[name]`` and below it one alternative a line. In an alternative ``<name>`` stands
-for any alternative of that section, ``<#3-99>`` for a number, ``\\n`` for a line break, ``\\s`` for a space at either
+A grammar is a text file of sections: ``[name]`` and below it one alternative a line. There ``<name>`` stands for any
+alternative of that section, ``<#3-99>`` for a number, ``\\n`` for a line break, ``\\s`` for a space at either
 end and ``\\<`` for a literal bracket; ``4* `` in front makes it four times as likely; ``;;`` starts a comment.
 
 A slot is drawn anew for every row, unless it names who decides: ``<name@c>`` is the same throughout a conversation,

@@ -10,21 +10,23 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.simulate.accounts import accounts_table, truth_table
-from stillwatch.simulate.columns import Stage, exchange_table, hex_ids, sheets
+from stillwatch.simulate.columns import exchange_table
 from stillwatch.simulate.grammar import compile_rules, mix
+from stillwatch.simulate.identifiers import hex_ids
 from stillwatch.simulate.networks import build_networks
 from stillwatch.simulate.operators import plant
 from stillwatch.simulate.people import draw_people
 from stillwatch.simulate.plans import World
 from stillwatch.simulate.pools import F64, MODELS, settings_profiles
-from stillwatch.simulate.populations import Town, settle
+from stillwatch.simulate.populations import settle
 from stillwatch.simulate.prompts import load_rules
 from stillwatch.simulate.sessions import Timeline, count_streams, lay_out
+from stillwatch.simulate.stage import Stage, sheets
+from stillwatch.simulate.town import Town
 from stillwatch.simulate.traces import built_in, read_rhythms
 from stillwatch.simulate.work import Catalogue, Streams, everyday
 from stillwatch.tables import EXCHANGES
@@ -144,7 +146,7 @@ def _write_exchanges(stage: Stage, line: Timeline, out: Path, progress: Progress
 
 
 def _write_part(table: pa.Table, path: Path) -> None:
-    """Dictionary columns go to disk as such and are read back as plain strings: the stored schema is the canonical one."""
+    """Dictionary columns go to disk as such and are read back as plain strings: the stored schema is the canonical."""
     fields = [f.with_nullable(EXCHANGES.schema.field(f.name).nullable) for f in table.schema]
     plain = {"exchange_id", "prompt", "response", "conversation_id", "time"}
     pq.write_table(
@@ -189,6 +191,3 @@ def _put_in_place(partial: Path, out: Path) -> None:
             shutil.rmtree(target)
         path.replace(target)
     partial.rmdir()
-
-
-_Bools = npt.NDArray[np.bool_]

@@ -17,7 +17,7 @@ from stillwatch.simulate.pools import COUNTRIES, COUNTRY_SHARES, I64, choose
 
 FIXED, LEASE, DAYS, SESSION = 0, 1, 2, 3
 """How an account moves: never; to another host every few days; to another block every few days; every session."""
-ISPS, CLOUDS, VPNS, RELAYS = 3, 5, 5, 2
+ISPS, CLOUDS, VPNS, RELAYS, PROXIES = 3, 5, 5, 2, 3
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class Networks:
     carrier: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     cloud: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     vpn: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    proxy: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     relay: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def new_blocks(self, asn: npt.ArrayLike, country: npt.ArrayLike, count: int) -> I64:
@@ -66,10 +67,11 @@ class Networks:
 
     def residential_pool(self, count: int, lands: I64) -> int:
         """An operator's proxies in a few countries: half of the blocks also hold people's homes."""
-        shared = self.rng.permutation(np.concatenate([self.blocks_of(int(e)) for e in self.isp[lands].ravel()]))
+        isps = self.rng.integers(0, ISPS, len(lands))
+        shared = self.rng.permutation(np.concatenate([self.blocks_of(int(e)) for e in self.isp[lands, isps]]))
         shared = shared[: (count + 1) // 2]
-        country = self.rng.choice(lands, count - len(shared))
-        asn = 7000 + 40 * country + self.rng.integers(0, min(2, ISPS), len(country))
+        pick = self.rng.integers(0, len(lands), count - len(shared))
+        country, asn = lands[pick], 7000 + 40 * lands[pick] + isps[pick]
         return self.egress(np.concatenate([shared, self.new_blocks(asn, country, len(country))]), 220)
 
     def datacentre_pool(self, count: int) -> int:
@@ -100,7 +102,14 @@ def build_networks(rng: np.random.Generator, accounts: int) -> Networks:
     wide = max(12, accounts // 120)
     net.cloud = np.array([net.egress(net.new_blocks(30_000 + i, rng.integers(0, 3), wide), 250) for i in range(CLOUDS)])
     spots = choose(rng, COUNTRY_SHARES, VPNS * 8).reshape(VPNS, 8)
-    net.vpn = np.array([net.egress(net.new_blocks(40_000 + i, spots[i], 8), 20) for i in range(VPNS)])
+    carriers = 40_000 + rng.integers(0, 12, (VPNS, 8))
+    net.vpn = np.array([net.egress(net.new_blocks(carriers[i], spots[i], 8), 20) for i in range(VPNS)])
+    # Commercial residential proxies, which all sorts of people rent: homes of strangers in a few countries.
+    homes_of = [net.isp[choose(rng, COUNTRY_SHARES, 3), rng.integers(0, ISPS, 3)] for _ in range(PROXIES)]
+    net.proxy = np.array([
+        net.egress(rng.permutation(np.concatenate([net.blocks_of(int(e)) for e in isps]))[: max(12, wide)], 220)
+        for isps in homes_of
+    ])  # fmt: skip
     net.relay = np.array([net.egress(net.new_blocks(50_000 + i, 0, 3), 6) for i in range(RELAYS)])
     return net
 

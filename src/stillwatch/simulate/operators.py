@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from stillwatch.simulate.networks import DAYS, FIXED, LEASE, SESSION
-from stillwatch.simulate.people import FOREVER, ROUND
+from stillwatch.simulate.people import ROUND
 from stillwatch.simulate.plans import CampaignPlan
 from stillwatch.simulate.pools import AGENT, API, CONSOLE, COUNTRY_SHARES, F64, I64, choose
-from stillwatch.simulate.populations import OTHER, Town
+from stillwatch.simulate.town import OTHER, Town
 from stillwatch.simulate.work import Activity
 
 WRAPS = {
@@ -30,17 +30,22 @@ SPECIAL = {
     ("trace_cleaning", "cot_elicitation"): "wrap.clean", ("foreign_traces", "cot_elicitation"): "wrap.lingo",
     ("foreign_traces", "math_reasoning"): "wrap.lingo",
 }  # fmt: skip
-ANSWERS = {"grading": "answer.label", "agentic_coding": "answer.agent", "tool_use": "answer.tool", "coding": "answer.code"}
+ANSWERS = {
+    "grading": "answer.label",
+    "agentic_coding": "answer.agent",
+    "tool_use": "answer.tool",
+    "coding": "answer.code",
+}
 
 
 def plant(t: Town, plan: CampaignPlan, number: int, rows: I64, population: int) -> None:
     """Turns these rows into the campaign."""
     rows = t.rng.permutation(rows)
-    t.people.set(rows, campaign=number, population=population, org=-1, programme=np.minimum(t.people.programme[rows], 3))
+    t.people.set(rows, campaign=number, population=population, org=-1)
     heads = _generations(t, plan, rows)
     _open(t, plan, rows, heads)
-    _pay(t, plan, rows)
     _connect(t, plan, rows)
+    _pay(t, plan, rows)
     _reach(t, plan, rows)
     _ask(t, plan, rows, heads, number)
 
@@ -70,9 +75,9 @@ def _open(t: Town, plan: CampaignPlan, rows: I64, heads: I64) -> None:
     """Sign-ups before the first use; every seventh account is an old one that was bought."""
     size, first = len(rows), t.people.start[rows]
     begin = np.array([first[heads == h].min() if (heads == h).any() else 0 for h in range(plan.generations)])[heads]
-    burst = begin - t.rng.uniform(1, 25, plan.generations)[heads] + t.rng.uniform(0, 1.2, size)
+    burst = begin - t.rng.uniform(1, 50, plan.generations)[heads] + t.rng.uniform(0, 1.2, size)
     batch = np.arange(size) // int(t.rng.integers(12, 40))
-    batches = begin - t.rng.uniform(0.5, 50, batch.max() + 1)[batch] + t.rng.uniform(0, 0.12, size)
+    batches = begin - t.rng.uniform(0.5, 80, batch.max() + 1)[batch] + t.rng.uniform(0, 0.12, size)
     spread = begin - t.rng.exponential(45, size)
     created = {"burst": burst, "batches": batches, "spread": spread}[plan.signups]
     bought = t.rng.random(size) < (0.4 if plan.signups == "spread" else 0.14)
@@ -98,14 +103,16 @@ def _pay(t: Town, plan: CampaignPlan, rows: I64) -> None:
 def _connect(t: Town, plan: CampaignPlan, rows: I64) -> None:
     """Proxies or servers: about four accounts a block, in one to three countries, where most accounts say they are."""
     blocks, size, p = max(1, len(rows) // 4), len(rows), t.people
-    lands = choose(t.rng, COUNTRY_SHARES, int(t.rng.integers(1, 4)))
+    lands = choose(t.rng, COUNTRY_SHARES, int(t.rng.integers(1, 3)) + min(3, size // 400))
     local = rows[t.rng.random(size) < 0.6]
     p.set(local, country=t.rng.choice(lands, len(local)))
+    p.set(local, billing=np.where(t.rng.random(len(local)) < 0.85, p.country[local], p.billing[local]))
     p.set(local, phone_country=np.where(t.rng.random(len(local)) < 0.85, p.country[local], p.phone_country[local]))
     p.egress[local, 0] = t.net.isp[p.country[local], t.rng.integers(0, 3, len(local))]
     p.egress[local, 1] = t.net.carrier[p.country[local]]
     if plan.addresses == "datacentre":
-        egress, moves = t.net.datacentre_pool(max(1, blocks // 2)), t.rng.choice([FIXED, LEASE, DAYS], size, p=[0.6, 0.2, 0.2])
+        egress = t.net.datacentre_pool(max(1, blocks // 2))
+        moves = t.rng.choice([FIXED, LEASE, DAYS], size, p=[0.6, 0.2, 0.2])
     else:
         egress = t.net.residential_pool(blocks, lands)
         rates = [0.5, 0.5, 0, 0] if plan.addresses == "sticky" else [0.1, 0.2, 0.45, 0.25]
@@ -142,7 +149,7 @@ def _ask(t: Town, plan: CampaignPlan, rows: I64, heads: I64, number: int) -> Non
     rhythm: F64 | float = float(ROUND) if plan.tempo == "clock" else np.nan
     pivots = t.rng.random(len(rows)) < np.sqrt(plan.pivot)
     pivot = {
-        "adopts": np.where(pivots, t.release + t.rng.uniform(0, 0.6, len(rows)), np.minimum(p.adopts[rows] + 1, FOREVER)),
+        "adopts": np.where(pivots, t.release + t.rng.uniform(0, 0.6, len(rows)), p.adopts[rows]),
         "adopts_share": np.where(pivots, np.sqrt(plan.pivot), p.adopts_share[rows]),
     }
     # Each account leans to some of the targets, as tasks are dealt in work sessions.
@@ -163,8 +170,9 @@ def _query(t: Town, plan: CampaignPlan, capability: str, listed: int, owner: int
     if plan.wording in ("fixed", "several") and f"{known}@o" in t.sections and t.rng.random() < 0.65:
         section = known
     variants = {"fixed": 1, "several": max(2, plan.variants), "paraphrased": 0, "none": 1}[plan.wording]
+    more = section if t.rng.random() < 0.6 else "more.extract"
     base = Activity(
-        section, section if t.rng.random() < 0.6 else "more.extract", ANSWERS.get(capability, "answer.long"), capability=capability, owner=owner,
+        section, more, ANSWERS.get(capability, "answer.long"), capability=capability, owner=owner,
         variants=variants, listed=listed, talks=plan.follow_ups, words=float(t.rng.normal(5.75, 0.5)),
         context=float(t.rng.normal(5, 0.8)), images=0.8 if capability in ("vision", "computer_use") else 0.0,
         systems=0.0,
@@ -176,4 +184,4 @@ def _query(t: Town, plan: CampaignPlan, capability: str, listed: int, owner: int
     if bare:
         return replace(base, more="more.chat", system="sys.personal", systems=0.1, listed=0)
     tools = int(t.rng.integers(1, 9)) if capability in ("tool_use", "computer_use", "agentic_coding") else 0
-    return replace(base, tools=tools, system="sys.operator", systems=float(t.rng.choice([0, 0.3, 0.6, 1])))
+    return replace(base, tools=tools, system="sys.operator", systems=float(t.rng.choice([0, 0.3, 0.5, 0.8])))

@@ -6,7 +6,8 @@ from here. Populations and campaigns then change only what makes them what they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,7 @@ from stillwatch.simulate.grammar import U64, mix
 from stillwatch.simulate.networks import FIXED, LEASE, SESSION, Networks
 from stillwatch.simulate.pools import (
     API,
-    CLIENTS,
     CONSOLE,
-    COUNTRIES,
     COUNTRY_SHARES,
     F64,
     I64,
@@ -85,10 +84,6 @@ class People:
 
     def __len__(self) -> int:
         return len(self.key)
-
-
-def join_people(parts: list[People]) -> People:
-    return People(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(People)))
 
 
 def draw_people(rng: np.random.Generator, net: Networks, size: int, days: float, release: float) -> People:
@@ -170,20 +165,23 @@ def _mail(rng: np.random.Generator, serial: I64) -> I64:
     return np.where(kind == 0, free, np.where(kind == 1, thrown, OWN_DOMAIN + serial))
 
 
-def _ways_out(rng: np.random.Generator, net: Networks, country: I64, interface: I64) -> dict[str, npt.NDArray[np.generic]]:
-    """Three egresses an account: home, carrier, and one of cloud or VPN; most use one or two of them."""
+def _ways_out(rng: np.random.Generator, net: Networks, country: I64, interface: I64) -> dict[str, Any]:
+    """Three egresses an account: home, carrier, and a cloud, VPN or rented proxy; most use one or two of them."""
     size = len(country)
-    kind = choose(rng, np.array([26.0, 30, 8, 16]), size)
-    kind = np.where(interface == API, choose(rng, np.array([16.0, 12, 10, 62]), size), kind)
-    cloud = kind == 3
+    kind = choose(rng, np.array([26.0, 30, 8, 14, 5]), size)
+    kind = np.where(interface == API, choose(rng, np.array([15.0, 12, 10, 50, 13]), size), kind)
+    cloud, proxy = kind == 3, kind == 4
     third = np.where(cloud, rng.choice(net.cloud, size), rng.choice(net.vpn, size))
+    third = np.where(proxy, rng.choice(net.proxy, size), third)
     moves = np.where(cloud, choose(rng, np.array([45.0, 25, 12, 18]), size), SESSION)
-    shares = np.array([[0.97, 0.02, 0.01], [0.6, 0.4, 0.0], [0.3, 0.2, 0.5], [0.1, 0.0, 0.9]])[kind]
+    moves = np.where(proxy, rng.integers(0, 4, size), moves)
+    shares = np.array([[0.97, 0.02, 0.01], [0.6, 0.4, 0.0], [0.3, 0.2, 0.5], [0.1, 0.0, 0.9], [0.15, 0.05, 0.8]])[kind]
     egress = np.stack([net.isp[country, rng.integers(0, net.isp.shape[1], size)], net.carrier[country], third], axis=1)
     key = rng.integers(0, 2**63, size, dtype=np.uint64)
+    lease = np.where(rng.random(size) < 0.3, FIXED, LEASE)
     return {
         "egress": egress, "egress_key": np.stack([key, mix(key), mix(mix(key))], axis=1),
-        "egress_move": np.stack([np.where(rng.random(size) < 0.3, FIXED, LEASE), np.full(size, SESSION), moves], axis=1),
+        "egress_move": np.stack([lease, np.full(size, SESSION), moves], axis=1),
         "egress_share": shares * rng.uniform(0.6, 1, (size, 3)),
     }  # fmt: skip
 
@@ -193,6 +191,3 @@ def hours_of(rhythm: I64, slot_hour: F64, country: I64, u: F64, v: F64) -> F64:
     spread = np.sqrt(-2 * np.log(np.maximum(u, 1e-9))) * np.cos(2 * np.pi * v)
     local = np.choose(rhythm, [13 + 2.6 * spread, 20 + 2.6 * spread, slot_hour + 0.6 * u, 24 * u, 14.5 + 4.6 * spread])
     return (local - np.where(rhythm == NIGHT, 0, UTC_OFFSETS[country])) % 24
-
-
-__all__ = ["CLIENTS", "COUNTRIES", "People", "draw_people", "hours_of", "join_people"]

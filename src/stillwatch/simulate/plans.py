@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from stillwatch.errors import UsageError
 from stillwatch.types import CAPABILITIES
@@ -61,7 +62,9 @@ class CampaignPlan:
     def __post_init__(self) -> None:
         for name, choices in (("addresses", ROTATIONS), ("signups", SIGNUPS), ("wording", WORDINGS), ("tempo", TEMPOS)):
             if getattr(self, name) not in choices:
-                raise UsageError(f"{self.shape}: {name} is {getattr(self, name)!r}", hint=f"one of {', '.join(choices)}")
+                raise UsageError(
+                    f"{self.shape}: {name} is {getattr(self, name)!r}", hint=f"one of {', '.join(choices)}"
+                )
         if self.accounts < 2:
             raise UsageError(f"{self.shape}: a campaign needs at least 2 accounts, got {self.accounts}")
         if not 0 <= self.camouflage <= 0.9 or not 0 <= self.customers <= 0.9:
@@ -145,8 +148,9 @@ PRESETS: Mapping[str, Preset] = _presets(
      C("balanced_reasoning", 120, {"math_reasoning": 0.35, "cot_elicitation": 0.25, "grading": 0.25,
        "sensitive_rewrite": 0.15}, tempo="balanced", accounts_per_card=10, wording="several", variants=16)),
     ("tools, coding, data analysis, computer use and vision over several channels and kinds of account",
-     C("many_pathways", 300, {"tool_use": 0.25, "coding": 0.2, "data_analysis": 0.2, "computer_use": 0.2, "vision": 0.15},
-       pathways=4, accounts_per_card=5, signups="spread", wording="several", variants=40, camouflage=0.4)),
+     C("many_pathways", 300, {"tool_use": 0.25, "coding": 0.2, "data_analysis": 0.2, "computer_use": 0.2,
+       "vision": 0.15}, pathways=4, accounts_per_card=5, signups="spread", wording="several", variants=40,
+       camouflage=0.4)),
     ("huge agentic coding that moves half of its traffic to a new model within a day",
      C("agentic_pivot", 400, {"agentic_coding": 0.6, "tool_use": 0.4}, busy=1.5, pivot=0.48, tempo="clock",
        wording="paraphrased", follow_ups=0.5, accounts_per_card=15)),
@@ -179,7 +183,7 @@ PRESETS: Mapping[str, Preset] = _presets(
 
 USUAL = (
     ("balanced_reasoning", 0.010, 0.5), ("many_pathways", 0.016, 0.4), ("agentic_pivot", 0.020, 0.3),
-    ("tagged_traces", 0.024, 0.3), ("trace_cleaning", 0.008, 0.6), ("four_requests", 0.070, 0.0),
+    ("tagged_traces", 0.024, 0.3), ("trace_cleaning", 0.008, 0.7), ("four_requests", 0.070, 0.0),
     ("hydra_proxy", 0.012, 0.1), ("small_ring", 0.0, 0.5),
 )  # fmt: skip
 """Campaigns of a usual month: shape, share of all accounts, camouflage."""
@@ -211,12 +215,14 @@ def parse_campaign(spec: str) -> CampaignPlan:
 
 
 def _turn(plan: CampaignPlan, name: str, value: str, spec: str) -> CampaignPlan:
-    kinds = {f.name: type(getattr(plan, f.name)) for f in fields(plan) if f.name not in ("shape", "targets")}
+    kinds: dict[str, Any] = {f.name: type(getattr(plan, f.name)) for f in fields(plan)}
+    del kinds["shape"], kinds["targets"]
     if name not in kinds:
         raise UsageError(f"campaign {spec!r}: no knob {name!r}", hint=", ".join(kinds))
     kind = float if name in ("requests", "busy", "camouflage", "customers", "pivot", "days") else kinds[name]
     try:
-        return replace(plan, **{name: kind(value)})
+        turned: dict[str, Any] = {name: kind(value)}
+        return replace(plan, **turned)
     except ValueError as fault:
         raise UsageError(f"campaign {spec!r}: {name} is {value!r}, no number") from fault
 
@@ -228,6 +234,7 @@ def default_world(seed: int = 0, accounts: int = 10_000, exchanges: int = 0, **s
     """
     if "campaigns" not in settings:
         settings["campaigns"] = tuple(
-            presets(shape, min(4000, max(14, round(share * accounts))), camouflage) for shape, share, camouflage in USUAL
+            presets(shape, min(4000, max(14, round(share * accounts))), camouflage)
+            for shape, share, camouflage in USUAL
         )
     return World(seed, accounts, exchanges or 100 * accounts, **settings)  # type: ignore[arg-type]

@@ -50,7 +50,9 @@ CHANNELS = ("console", "api", "cloud:east", "cloud:north", "reseller:alpha", "re
 _CHANNEL_SHARES = np.array([0, 78, 7, 5, 5, 3, 2.0])
 
 MAIL_FREE = ("mailbird.example", "postino.example", "letterbox.example", "quickmail.example", "nimbus-mail.example")
-MAIL_THROWAWAY = tuple(f"{a}{b}.example" for a in ("tmp", "drop", "ten-min", "burn", "spam") for b in ("box", "post", "in"))
+MAIL_THROWAWAY = tuple(
+    f"{a}{b}.example" for a in ("tmp", "drop", "ten-min", "burn", "spam") for b in ("box", "post", "in")
+)
 ISSUERS = ("northbank", "meridian", "unionpay-like", "plastico", "cardlane", "virtucard", "swiftvirtual", "banca-verde")
 _ISSUER_SHARES = np.array([24, 20, 10, 12, 10, 10, 7, 7.0])
 REFERRERS = ("search", "none", "docs", "friend", "ad", "social", "conference", "partner")

@@ -43,7 +43,7 @@ WRAPS = {
 }  # fmt: skip
 """Where their templates go, as ``real.wrap.X`` beside our ``wrap.X``."""
 KITS = ("self-instruct", "alpaca", "WizardLM", "magpie")
-"""Sources that stand for public kits: whoever runs one sends these wrappers and seeds, so no campaign is built on them."""
+"""Sources that stand for public kits: strangers send these wrappers and seeds, so no campaign is built on them."""
 _HOLE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{[a-zA-Z_][\w .]*\}", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?。！？\n])\s*")
 
@@ -80,7 +80,9 @@ def read_samples(folder: Path) -> list[Sample]:
             text = _clean(prompt or "")
             samples.append(Sample(source, kind == "benign", task, _clean(template or ""), text))
     if not samples:
-        raise UsageError(f"no prompts in {folder}", hint="a folder of Parquet files with source, kind, task, template, prompt")
+        raise UsageError(
+            f"no prompts in {folder}", hint="a folder of Parquet files with source, kind, task, template, prompt"
+        )
     return samples
 
 
@@ -99,7 +101,8 @@ def woven_rules(folder: Path) -> Rules:
         _weave(rules, section, [s.prompt for s in samples if s.benign and s.task == task and s.prompt])
     for task, section in SLOTS.items():
         _weave_slot(rules, section, [s.prompt for s in samples if not s.benign and s.task == task and s.prompt])
-    rules["bench.item"] = [escape(s.prompt) for s in samples if s.task == "eval_harness" and s.prompt] or rules["bench.item"]
+    questions = [escape(s.prompt) for s in samples if s.task == "eval_harness" and s.prompt]
+    rules["bench.item"] = questions or rules["bench.item"]
     _public_templates(rules, [s for s in samples if s.benign and s.template])
     made = [s for s in samples if not s.benign]
     _kits(rules, [s for s in made if _is_kit(s)])
@@ -150,7 +153,7 @@ def _by_template(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def frame(template: str, prompt: str) -> tuple[str, str]:
-    """What stands before and after the prompt once the template is filled; nothing if the prompt is already filled in."""
+    """What stands before and after the prompt in its template; nothing where the prompt is the filled template."""
     parts = _HOLE.split(template)
     before = parts[0].strip()
     if len(parts) > 1 and (not before or prompt.startswith(before[:30])):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stillwatch.simulate.people import FOREVER, NIGHT, ROUND, People, hours_of
 from stillwatch.simulate.pools import F64, I64
-from stillwatch.simulate.populations import Town
+from stillwatch.simulate.town import Town
 from stillwatch.simulate.traces import Rhythms, draw
 
 I32 = npt.NDArray[np.int32]
@@ -54,7 +55,8 @@ class Stream:
 
 def count_streams(t: Town, requests: F64) -> Stream:
     """Deals each account's exchanges (``requests``, a mean) to its streams; every account has at least one."""
-    table, p = t.streams.table(), t.people
+    table: dict[str, Any] = t.streams.table()
+    p = t.people
     account, share = table["account"].astype(np.int64), table["share"].astype(float)
     total = np.bincount(account, share, len(p))
     wanted = requests[account] * share / total[account]
@@ -65,12 +67,12 @@ def count_streams(t: Town, requests: F64) -> Stream:
     count[heaviest[idle[account[heaviest]]]] = 1
     keep = count > 0
 
-    def own(name: str, habit: npt.NDArray[np.generic]) -> F64:
+    def own(name: str, habit: F64 | I64) -> F64:
         values = table[name].astype(float)
-        return np.where(np.isnan(values), habit[account], values)[keep]
+        return np.where(np.isnan(values), habit[account].astype(float), values)[keep]
 
     return Stream(
-        account[keep], table["activity"].astype(np.int64)[keep], count[keep], table["mixed"][keep] > 0,
+        account[keep], table["activity"].astype(np.int64)[keep], count[keep], table["mixed"].astype(bool)[keep],
         table["end_users"].astype(float)[keep], own("session", p.session), own("gap_s", p.gap_s),
         own("rhythm", p.rhythm).astype(np.int64), own("adopts", p.adopts), own("adopts_share", p.adopts_share),
         table["relay"].astype(np.int64)[keep],
@@ -90,12 +92,14 @@ def lay_out(t: Town, s: Stream, rhythms: Rhythms) -> Timeline:
     gap = draw(rhythms.gap, t.rng.random(len(stream))) * s.gap_s[stream] * 1e6
     gap[head] = 0
     passed = np.cumsum(gap)
-    # Ends are kept inside the log by squeezing late sessions, so that no session is cut.
-    time = begins_us[session] + (passed - passed[head][session]).astype(np.int64)
-    time += t.rng.integers(0, 1_000_000, len(time))
+    passed = (passed - passed[head][session]).astype(np.int64)
+    # A session that would outlast the log begins earlier, though not before its account; none is cut.
+    tail = np.concatenate([head[1:], [len(passed)]]) - 1
     end = int(t.days * DAY_US) - 1
-    late = time > end
-    time[late] = end - (t.rng.exponential(0.02, int(late.sum())).clip(0, 0.5) * DAY_US).astype(np.int64)
+    over = np.maximum(begins_us + passed[tail] - end + t.rng.integers(0, DAY_US // 20, len(head)), 0)
+    birth = (t.people.created[s.account[owner]].clip(0) * DAY_US).astype(np.int64) + 1_000_000
+    begins_us = np.maximum(begins_us - over, np.minimum(birth, end))
+    time = np.minimum(begins_us[session] + passed, end)
     activity = s.activity[stream]
     mixed = s.mixed[stream]
     if mixed.any():
@@ -116,9 +120,10 @@ def _beginnings(t: Town, s: Stream, owner: I64, rhythms: Rhythms) -> I64:
     """When each session begins, in microseconds from the log's start."""
     p, account = t.people, s.account[owner]
     rhythm = s.rhythm[owner]
-    day = p.start[account] + t.rng.random(len(owner)) * (p.stop[account] - p.start[account])
-    hour = hours_of(rhythm, p.slot_hour[account], p.country[account], t.rng.random(len(owner)), t.rng.random(len(owner)))
-    hour = np.where(rhythm == ROUND, draw(rhythms.hours, t.rng.random(len(owner))) + t.rng.random(len(owner)) - 0.5, hour)
+    u = t.rng.random((5, len(owner)))
+    day = p.start[account] + u[0] * (p.stop[account] - p.start[account])
+    hour = hours_of(rhythm, p.slot_hour[account], p.country[account], u[1], u[2])
+    hour = np.where(rhythm == ROUND, draw(rhythms.hours, u[3]) + u[4] - 0.5, hour)
     when = np.floor(day) + hour / 24
     # Short lives keep their own moments: an hour drawn outside the span falls back to the moment drawn first.
     when = np.where((when < p.start[account]) | (when > p.stop[account]), day, when)

@@ -1,7 +1,7 @@
 """Lines of work: what is asked in one, and who does how much of it.
 
-An activity is one kind of exchange (private chat in German, the tickets of one product, one operator's grading prompt). A
-stream is an account's share of time in an activity. Everything after this module handles streams, honest or not, alike.
+An activity is one kind of exchange (private chat in German, tickets of one product, an operator's grading prompt). A
+stream is an account's share of time in an activity. Everything after this module treats honest and other streams alike.
 """
 
 from __future__ import annotations

@@ -10,39 +10,15 @@ folder asks which one it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-import pyarrow as pa
+from stillwatch.errors import UsageError
+from stillwatch.store.engine import Engine, Params, Value
 
-from stillwatch.errors import EngineError, UsageError
-
-Value = bool | int | float | str | datetime | None
-"""What a parameter may be. Times are aware; an engine reads them as UTC."""
-
-Params = Mapping[str, Value]
+__all__ = ["ENGINES", "Engine", "Params", "Value", "open_engine"]
 
 ENGINES = ("duckdb", "spark")
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Tables and SELECTs. Every verb raises ``EngineError`` with the step's name and its SQL; times are UTC."""
-
-    def append(self, table: str, batch: pa.Table | pa.RecordBatch) -> None:
-        """Add rows to ``table``, made by its first append; columns go by name, one that is missing is null."""
-
-    def step(self, name: str, sql: str, params: Params = ...) -> None:
-        """Run one SELECT and keep its rows as table ``name``, in place of what it held."""
-
-    def rows(self, sql: str, params: Params = ...) -> pa.Table:
-        """The rows of a SELECT, or of the table of that name. Their order is the SELECT's, or none."""
-
-    def close(self) -> None:
-        """Give everything back; closing twice does no harm."""
 
 
 def open_engine(
@@ -50,10 +26,10 @@ def open_engine(
 ) -> AbstractContextManager[Engine]:
     """A fresh, empty engine, closed at the end of its ``with``.
 
-    ``name`` is ``duckdb``, ``spark`` or ``spark:MASTER`` (``spark:yarn``, ``spark:local[8]``; ``spark`` alone is local).
-    ``memory`` caps the engine, not the process, which takes about 1 GB more; ``threads`` None or 0 is all cores; ``spill``
-    is the folder for tables and sorts that outgrow memory (a folder of the system's own where None), left as it was
-    found. UsageError where the engine is unknown or its packages are missing.
+    ``name`` is ``duckdb``, ``spark`` (two local threads) or ``spark:MASTER``, such as ``spark:yarn``. ``memory`` caps
+    the engine, not the process, which takes about 1 GB more. ``threads`` None or 0 is all cores. ``spill`` is the
+    folder for tables and sorts that outgrow memory (the system's temporary one where None), left as it was found.
+    UsageError where the engine is unknown or its packages are missing.
     """
     if name == "duckdb":
         from stillwatch.store.duckdb import DuckDB  # noqa: PLC0415  # engines load on first use
@@ -64,17 +40,3 @@ def open_engine(
 
         return Spark(session(memory, threads, name.partition(":")[2]), spill)
     raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}")
-
-
-def plain(table: pa.Table) -> pa.Table:
-    """``table`` with its decimals as int64, or as float64 where they have places: each engine sums into other ones."""
-    kinds = {
-        f.name: pa.int64() if f.type.scale == 0 else pa.float64() for f in table.schema if pa.types.is_decimal(f.type)
-    }
-    return table.cast(pa.schema([pa.field(f.name, kinds.get(f.name, f.type)) for f in table.schema]))
-
-
-def step_failed(name: str, sql: str, cause: Exception) -> EngineError:
-    """What an engine raises, ``from`` its own error, when a step cannot be run."""
-    reason = str(cause).strip().split("\n\nJVM stacktrace", 1)[0]
-    return EngineError(f"step {name!r} failed: {reason}\n  {sql.strip()}")

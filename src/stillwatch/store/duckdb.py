@@ -1,7 +1,7 @@
 """The embedded engine, and the default: DuckDB in this process, held to a memory limit.
 
-Tables live in a temporary database file, compressed, so that a log larger than memory fits; what a join or a sort spills
-goes beside it, up to half of the free disk. The file dies with the engine: it is working memory, not storage.
+Tables live in a temporary database file, compressed, so that a log larger than memory fits; what a join or a sort
+spills goes beside it, up to half of the free disk. The file dies with the engine: it is working memory, not storage.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import duckdb
 import pyarrow as pa
 
 from stillwatch.errors import EngineError
-from stillwatch.store import Params, plain, step_failed
+from stillwatch.store.engine import NONE, Params, plain, step_failed
 from stillwatch.store.sql import parameters, quoted
 
 SPILL_SHARE = 0.5
 """Share of the free disk that spilling may take, so that a runaway join fails and does not fill the machine."""
+
+_MEANING = """
+    SET TimeZone = 'UTC';
+    SET ieee_floating_point_ops = false;  -- x / 0 is an error, not an infinity that looks like evidence
+    SET preserve_insertion_order = false;  -- rows are sets here, and grouping then takes much less memory
+    SET enable_progress_bar = false"""
 
 
 class DuckDB:
@@ -41,8 +47,7 @@ class DuckDB:
         except duckdb.Error as e:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise EngineError(f"the embedded engine does not open: {e}", hint="check memory, threads and spill") from e
-        # Rows are sets here: not keeping their order lets DuckDB group and join in much less memory.
-        self._db.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET enable_progress_bar = false")
+        self._db.execute(_MEANING)
 
     def append(self, table: str, batch: pa.Table | pa.RecordBatch) -> None:
         source = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
@@ -56,13 +61,13 @@ class DuckDB:
         finally:
             self._db.unregister("_appended")
 
-    def step(self, name: str, sql: str, params: Params = {}) -> None:  # noqa: B006  # read only
+    def step(self, name: str, sql: str, params: Params = NONE) -> None:
         try:
             self._db.execute(f"CREATE OR REPLACE TABLE {quoted(name)} AS {sql}", _bound(sql, params))
         except duckdb.Error as e:
             raise step_failed(name, sql, e) from e
 
-    def rows(self, sql: str, params: Params = {}) -> pa.Table:  # noqa: B006  # read only
+    def rows(self, sql: str, params: Params = NONE) -> pa.Table:
         text = f"SELECT * FROM {quoted(sql)}" if sql.isidentifier() else sql
         try:
             return plain(self._db.sql(text, params=_bound(text, params)).to_arrow_table())

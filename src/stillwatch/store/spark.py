@@ -1,8 +1,5 @@
 """The engine for logs that outgrow one machine: Apache Spark, on the same SELECTs.
 
-This file is the only one that knows Spark's SQL. The text is parsed as the embedded engine's dialect, the few things
-that mean something else on Spark are rewritten in the tree, and parameters enter it as typed literals.
-
 Every table is a folder of Parquet files under the engine's own, which on a cluster must be one that all its machines
 see; a step is worked out once and written there.
 """
@@ -12,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.errors import EngineError, UsageError
-from stillwatch.store import Params, Value, plain, step_failed
+from stillwatch.store.engine import NONE, Params, plain, step_failed
 from stillwatch.store.sql import quoted
 
 try:
-    import sqlglot
-    import sqlglot.errors
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
-    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    from stillwatch.store.spark_sql import translate
 except ImportError as e:
     raise UsageError(f"the engine 'spark' needs {e.name}", hint="pip install 'stillwatch[spark]'") from e
 
-_FAILURES = (PySparkException, Py4JError, sqlglot.errors.SqlglotError, pa.ArrowException, KeyError)
+_FAILURES = (PySparkException, Py4JError, SqlglotError, pa.ArrowException, KeyError)
 _MEANING = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",  # an overflow is an error, as it is in the embedded engine
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 """Settings that results depend on; each engine sets them, whoever started the session."""
-
-_ENDS = ("this", "expression")
 
 
 def session(memory: str, threads: int | None, master: str = "") -> SparkSession:
@@ -89,7 +83,7 @@ class Spark:
         except _FAILURES as e:
             raise step_failed(table, "append", e) from e
 
-    def step(self, name: str, sql: str, params: Params = {}) -> None:  # noqa: B006  # read only
+    def step(self, name: str, sql: str, params: Params = NONE) -> None:
         # Written out, not checkpointed: a checkpoint keeps constraints of the plan it came from, and Spark then
         # fails in a UNION or drops a filter in silence (its issue SPARK-52353 is one of those).
         folder = self._fresh()
@@ -113,7 +107,7 @@ class Spark:
             shutil.rmtree(before)
         self._tables[name] = folder
 
-    def rows(self, sql: str, params: Params = {}) -> pa.Table:  # noqa: B006  # read only
+    def rows(self, sql: str, params: Params = NONE) -> pa.Table:
         text = f"SELECT * FROM {quoted(sql)}" if sql.isidentifier() else sql
         try:
             return plain(self._spark.sql(translate(text, params)).toArrow())
@@ -132,53 +126,6 @@ class Spark:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def translate(sql: str, params: Params) -> str:
-    """The step's text as Spark reads it. KeyError where a ``$name`` has no value."""
-    tree = sqlglot.parse_one(sql, read="duckdb").transform(lambda node: _rewritten(node, params))
-    return str(tree.sql(dialect="spark", identify=True))
-
-
-def _rewritten(node: Any, params: Params) -> Any:
-    """What ``node`` must be on Spark to mean what it means in the embedded engine."""
-    if isinstance(node, exp.Placeholder):
-        return _literal(params[node.name])
-    if isinstance(node, exp.Literal) and not node.is_string and not node.name.isdigit():
-        # Spark's decimals lose digits when divided; the embedded engine divides in floating point.
-        return exp.cast(exp.Literal.string(node.name), "double")
-    if isinstance(node, exp.Anonymous) and node.name.lower() == "epoch_us":
-        return exp.func("unix_micros", *node.expressions)
-    if isinstance(node, exp.TimeToUnix):  # with its fraction: whole seconds once made a join find nothing
-        return exp.Div(
-            this=exp.func("unix_micros", node.this), expression=exp.cast(exp.Literal.string("1e6"), "double")
-        )
-    if isinstance(node, exp.DateDiff):  # counts the borders crossed, not the whole units between
-        ends = {key: exp.func("date_trunc", exp.Literal.string(node.unit.name), node.args[key]) for key in _ENDS}
-        return exp.DateDiff(**ends, unit=node.args["unit"])
-    return _weekday(node) or node
-
-
-def _weekday(node: Any) -> Any:
-    """Days of the week count from Sunday = 0, by ISO from Monday = 1."""
-    part = node.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
-    time = node.expression if isinstance(node, exp.Extract) else node.this
-    if part in {"ISODOW", "DAYOFWEEKISO"}:
-        return exp.Extract(this=exp.var("DOW_ISO"), expression=time)
-    if part in {"DOW", "DAYOFWEEK"}:
-        iso = exp.Extract(this=exp.var("DOW_ISO"), expression=time)
-        return exp.Paren(this=exp.Mod(this=iso, expression=exp.Literal.number(7)))
-    return None
-
-
-def _literal(value: Value) -> Any:
-    """A parameter as a literal of its type; nothing a value holds can become SQL."""
-    if isinstance(value, datetime):
-        text = value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-        return exp.cast(exp.Literal.string(text), "timestamptz")
-    if isinstance(value, float):
-        return exp.cast(exp.Literal.string(repr(value)), "double")
-    return exp.convert(value)
 
 
 def _as(source: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -26,6 +26,9 @@ import pyarrow.parquet as pq
 from stillwatch.errors import Terminal, Transient
 from stillwatch.store.migrations import migrate
 
+BUSY_S = 10.0
+"""How long the state waits for another writer before it gives up, in seconds."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -118,7 +121,7 @@ class State:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _sqlite(path):
-            self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
             migrate(self._db)
         self._path = path

@@ -131,7 +131,7 @@ def _safe(batch: pa.RecordBatch, chunk: Chunk, places: Rows, report: Report) -> 
             column, flags = mended(field.name, column, report.limits.text_bytes)
             for flag, what in NOTES.items() if flags is not None else ():
                 _note(what.format(report.limits.text_bytes), field.name, flags & flag != 0, chunk, places, report)
-        elif pa.types.is_integer(field.type) and (pc.min(column).as_py() or 0) < 0:
+        elif pa.types.is_integer(field.type) and column.null_count < len(column) and pc.min(column).as_py() < 0:
             negative = pc.less(column, pa.scalar(0, field.type)).fill_null(False)
             _note(
                 "below zero, taken as unknown",

@@ -21,13 +21,22 @@ OFF = {"", "none", "disabled", "off", "false", "0"}
 
 
 def text(value: Any) -> str | None:
-    """All text of a content: itself, or that of its typed parts, a line each. Reasoning and tool results are not text."""
-    value = unjson(value)
+    """All text of a content: itself, or that of its typed parts, a line each. Reasoning and tool results are no text."""
     if isinstance(value, str):
-        return value
-    parts = value if isinstance(value, list) else [value]
+        # Attributes hold parts as JSON text; other JSON is what somebody wrote.
+        inner = unjson(value)
+        found = _joined(inner) if isinstance(inner, list) and _are_objects(inner) else None
+        return value if found is None else found
+    return _joined(value if isinstance(value, list) else [value])
+
+
+def _joined(parts: list[Any]) -> str | None:
     found = [t for part in parts if (t := _part_text(part)) is not None]
     return "\n".join(found) if found else None
+
+
+def _are_objects(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(v, dict) for v in values)
 
 
 def _part_text(part: Any) -> str | None:
@@ -48,17 +57,25 @@ def first_text(value: Any) -> str | None:
 
 
 def messages(value: Any) -> list[dict[str, Any]]:
-    """Messages in order; a bare text is one of the user."""
-    value = unjson(value)
+    """Messages in order; a bare text is one of the user, unless it is the JSON of messages."""
     if isinstance(value, str):
-        return [{"role": "user", "content": value}]
+        inner = unjson(value)
+        return messages(inner) if _are_messages(inner) else [{"role": "user", "content": value}]
     if isinstance(value, dict):
         value = value.get("messages", [value])
     return [m for m in value if isinstance(m, dict)] if isinstance(value, list) else []
 
 
+def _are_messages(value: Any) -> bool:
+    if isinstance(value, dict):
+        return not value or "role" in value or _are_messages(value.get("messages"))
+    return isinstance(value, list) and _are_objects(value) and any("role" in v for v in value)
+
+
 def _content_text(message: dict[str, Any]) -> str | None:
     content = message.get("content", message.get("parts"))
+    if isinstance(content, str):
+        return content
     return text(content) if content is not None else _part_text(message)
 
 
@@ -80,13 +97,22 @@ def messages_before(value: Any) -> int | None:
     return count - 1 if count else None
 
 
+ANSWERS = ("choices", "output", "content", "parts", "message")
+
+
 def answer_text(value: Any) -> str | None:
-    """Text of an answer: a message, chat choices, a Responses output, or a list of messages."""
-    value = unjson(value)
+    """Text of an answer: a message, chat choices, a Responses output, a list of messages, or the JSON of one of these."""
+    if isinstance(value, str):
+        inner = unjson(value)
+        told = inner[0] if isinstance(inner, list) and _are_objects(inner) else inner
+        is_answer = isinstance(told, dict) and bool(told.keys() & {"choices", "output", "role", "parts", "message"})
+        return answer_text(inner) if is_answer else value
     if isinstance(value, dict):
-        value = next((value[k] for k in ("choices", "output", "content", "parts", "message") if k in value), value)
+        value = next((value[k] for k in ANSWERS if k in value), value)
+        if isinstance(value, str):
+            return value
     if not isinstance(value, list):
-        return _content_text(value) if isinstance(value, dict) else text(value)
+        return _content_text(value) if isinstance(value, dict) else None
     found = [t for part in value if (t := _answer_part(part)) is not None]
     return "\n".join(found) if found else None
 
@@ -96,7 +122,7 @@ def _answer_part(part: Any) -> str | None:
         return _part_text(part)
     if part.get("type") == "reasoning":
         return None
-    message = part.get("message")
+    message = unjson(part.get("message"))
     return _content_text(message if isinstance(message, dict) else part)
 
 

@@ -88,9 +88,10 @@ def _one_each(rows: pa.Table, path: Path, latest_by: str | None, report: Report)
     if repeated:
         what = f"{key} listed more than once with different values; the latest row stands"
         report.reject(what, repeated, label(path))
-    order = [(key, "ascending"), *([(latest_by, "ascending")] if latest_by else []), ("_at_max", "ascending")]
     # A row without a time must not outrank one that has it.
-    ranked = distinct.take(pc.sort_indices(distinct, sort_keys=order, null_placement="at_start"))
+    when = pa.nulls(len(distinct), pa.int64()) if latest_by is None else distinct[latest_by].cast(pa.int64())
+    ranked = distinct.append_column("_when", pc.fill_null(when, np.iinfo(np.int64).min))
+    ranked = ranked.sort_by([(key, "ascending"), ("_when", "ascending"), ("_at_max", "ascending")])
     names = ranked[key].combine_chunks()
     is_last = np.append(pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False), True)
     first = ranked.group_by(key, use_threads=False).aggregate([("_at_min", "min")])

@@ -18,6 +18,7 @@ import pyarrow.json
 
 from stillwatch.adapters.intake.blocks import Block, blocks
 from stillwatch.adapters.intake.conform import Chunk, Rows
+from stillwatch.adapters.intake.depth import MAX_DEPTH, deep_lines
 from stillwatch.adapters.intake.files import opened
 from stillwatch.adapters.intake.mixed import columns_of
 from stillwatch.adapters.intake.report import Report, place
@@ -38,13 +39,17 @@ def ndjson_chunks(path: Path, table: Table, report: Report) -> Iterator[Chunk]:
 
 @dataclass
 class Reading:
-    """One file being read. ``texts`` are the columns it writes as text so far; ``ignores`` if its unknown fields vary."""
+    """One file being read. ``texts`` are the columns it writes as text so far.
+
+    ``others`` are the types it writes the other columns in; filled once unknown fields of varying shape keep Arrow from
+    finding types by itself.
+    """
 
     path: Path
     table: Table
     report: Report
     texts: set[str] = field(default_factory=set)
-    ignores: bool = False
+    others: dict[str, pa.DataType] = field(default_factory=dict)
     is_checked: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +58,8 @@ class Reading:
     def chunks(self, block: Block) -> Iterator[Chunk]:
         if b"\0" in block.text:
             block = self._without_nul(block)
+        if len(deep := deep_lines(block.text)):
+            block = self._without(deep, block)
         if not self.is_checked:
             self._check(block)
         yield from self._read(block, retries=True)
@@ -61,6 +68,17 @@ class Reading:
         hurt = [n for n, text in enumerate(block.text.split(b"\n")) if b"\0" in text]
         self.report.note("NUL bytes in a line, replaced", len(hurt), place(self.path, block.line + hurt[0]))
         return Block(block.text.replace(b"\0", b"\xef\xbf\xbd"), block.line)
+
+    def _without(self, deep: Rows, block: Block) -> Block:
+        """The block with these lines blank, so that the others keep their numbers."""
+        self.report.rows_read += len(deep)
+        self.report.reject(
+            f"JSON nested deeper than {MAX_DEPTH} levels", len(deep), place(self.path, block.line + int(deep[0]))
+        )
+        lines = block.text.split(b"\n")
+        for number in deep:
+            lines[number] = b""
+        return Block(b"\n".join(lines), block.line)
 
     def _check(self, block: Block) -> None:
         """InputRejected if a required column is named nowhere in the first block that has an object at all."""
@@ -86,10 +104,10 @@ class Reading:
 
     def _parsed(self, block: Block) -> tuple[dict[str, pa.Array], Rows] | None:
         """The block by Arrow, with the line of each row; None where Arrow cannot, or counts otherwise than we do."""
-        schema = pa.schema([f for f in self.table.schema if f.name in self.texts])
+        known = dict.fromkeys((n for n in self.table.names if n in self.texts), pa.string()) | self.others
         parse = pyarrow.json.ParseOptions(
-            explicit_schema=pa.schema([f.with_nullable(True) for f in schema]),
-            unexpected_field_behavior="ignore" if self.ignores else "infer",
+            explicit_schema=pa.schema(known.items()),
+            unexpected_field_behavior="ignore" if self.others else "infer",
         )
         whole = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block.text) + 64)
         try:
@@ -99,7 +117,7 @@ class Reading:
         lines = _lines(block, read.num_rows)
         if lines is None:
             return None
-        if self.ignores:
+        if self.others:
             self._count_unknown(block)
         return dict(zip(read.schema.names, read.columns)), lines
 
@@ -113,12 +131,18 @@ class Reading:
             self.texts -= numbers
             if (parsed := self._parsed(block)) is not None:
                 return parsed
-        if self.ignores:
+        if self.others:
             return None
-        self.ignores = True
+        self.others = self._types_of(sample)
         if (parsed := self._parsed(block)) is None:
-            self.ignores = False
+            self.others = {}
         return parsed
+
+    def _types_of(self, sample: list[dict[str, Any]]) -> dict[str, pa.DataType]:
+        """How the columns that are not text are written, by some rows; by their canonical type where no row has them."""
+        wanted = {c.name: c.type for c in self.table.columns if c.name not in self.texts}
+        seen = {n: a.type for n, a in columns_of(sample, wanted).items()}
+        return {n: _json_type(seen.get(n, pa.null()), kind) for n, kind in wanted.items()}
 
     def _count_unknown(self, block: Block) -> None:
         for text in block.text.splitlines():
@@ -177,6 +201,17 @@ def _loaded(text: bytes) -> Any:
         return json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
     except (ValueError, RecursionError):
         return _BROKEN
+
+
+def _json_type(seen: pa.DataType, wanted: pa.DataType) -> pa.DataType:
+    """What Arrow is told to expect of a column."""
+    if pa.types.is_integer(seen) and pa.types.is_floating(wanted):
+        return pa.float64()
+    if not pa.types.is_null(seen):
+        return seen
+    if pa.types.is_timestamp(wanted):
+        return pa.string()
+    return pa.int64() if pa.types.is_integer(wanted) else pa.float64() if pa.types.is_floating(wanted) else wanted
 
 
 def _lines(block: Block, rows: int) -> Rows | None:

@@ -14,12 +14,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from stillwatch.adapters.intake.blocks import Block, blocks
 from stillwatch.adapters.intake.conform import Chunk
 from stillwatch.adapters.intake.csvs import csv_tables, header_of
 from stillwatch.adapters.intake.files import PARQUET, Stream, head_of, opened
 from stillwatch.adapters.intake.parquet import parquet_file, parquet_tables
 from stillwatch.adapters.intake.report import Report, place
+from stillwatch.adapters.intake.texts import whole_text
 
 Record = dict[str, Any]
 Records = list[tuple[int, Record]]
@@ -45,12 +49,13 @@ def record_blocks(path: Path, report: Report) -> Iterator[Records]:
             yield from _of_document(stream, path, report)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def first_records(path: Path, head: bytes) -> tuple[Record, ...]:
     """Records in the first bytes of a file, to tell its format by; none where they cannot be parsed."""
     if head.startswith(PARQUET):
         batch = next(parquet_file(path).iter_batches(1), None)
-        return tuple(batch.to_pylist()) if batch is not None else ()
+        columns = dict(zip(batch.schema.names, batch.columns)) if batch is not None else {}
+        return tuple(record for _, record in _rows_of(Chunk(path, columns, np.arange(1), {}))) if columns else ()
     if not _is_json(head):
         names, delimiter = header_of(head)
         lines = head.decode("utf-8", "replace").splitlines()[1:4]
@@ -58,7 +63,7 @@ def first_records(path: Path, head: bytes) -> tuple[Record, ...]:
     if _is_lines(head):
         return tuple(r for line in head.split(b"\n")[:64] for r in _objects(_parsed(line)))
     try:
-        text = head.decode("utf-8", "ignore")
+        text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "ignore")
         return tuple(_objects(_DECODER.raw_decode(text, _after_brackets(text, 0))[0]))
     except (ValueError, RecursionError):
         return ()
@@ -140,6 +145,25 @@ def _after_brackets(text: str, at: int) -> int:
 
 
 def _rows_of(chunk: Chunk) -> Records:
-    columns = {name: column.to_pylist() for name, column in chunk.columns.items()}
+    columns = {name: _values(column) for name, column in chunk.columns.items()}
     names = list(columns)
     return [(int(p), dict(zip(names, row))) for p, row in zip(chunk.places, zip(*columns.values()))]
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as Python values; a nested one with broken UTF-8 inside loses the values that have it."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_string(column.type):
+        return whole_text(column).to_pylist()
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return None

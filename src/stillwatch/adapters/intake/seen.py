@@ -18,6 +18,7 @@ from stillwatch.privacy import Privacy, spans
 
 NEW, SAME, DIFFERENT = 0, 1, 2
 FILL = 0.7
+NOTHING = -7777  # what a null number counts as in a content hash
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xD6E8FEB86659FD93)
@@ -63,10 +64,11 @@ class Seen:
     def content_hashes(self, batch: pa.RecordBatch) -> Words:
         """A 64-bit hash of each row's strings and numbers (lists apart). Keyed, equal for equal rows of equal schema."""
         total = np.full(len(batch), self._privacy.seed("content"), np.uint64)
-        for column in batch.columns:
+        for number, column in enumerate(batch.columns):
             if pa.types.is_string(column.type):
-                data, starts, ends = spans(column)
-                _fold_text(total, data, overlapping_words(data), starts, ends)
+                if column.null_count < len(column):
+                    data, starts, ends = spans(column)
+                    _fold_text(total, data, overlapping_words(data), starts, ends, np.uint64(number))
             elif not pa.types.is_nested(column.type):
                 _fold_words(total, _as_words(column))
         return total
@@ -75,10 +77,10 @@ class Seen:
 def _as_words(column: pa.Array) -> Words:
     """Any plain column as 64-bit words, nulls as one odd value."""
     if column.null_count == len(column):
-        return np.zeros(len(column), np.uint64)
+        return np.full(len(column), NOTHING, np.int64).view(np.uint64)
     if pa.types.is_timestamp(column.type):
         column = column.view(pa.int64())
-    values = column.cast(pa.float64() if pa.types.is_floating(column.type) else pa.int64()).fill_null(-7777)
+    values = column.cast(pa.float64() if pa.types.is_floating(column.type) else pa.int64()).fill_null(NOTHING)
     return np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint64)
 
 
@@ -100,10 +102,13 @@ def _fold_words(total: Any, words: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _fold_text(total: Any, data: Any, words: Any, starts: Any, ends: Any) -> None:
+def _fold_text(total: Any, data: Any, words: Any, starts: Any, ends: Any, column: Any) -> None:
+    """Folds each text in; an empty one leaves the hash as it was, so that a column of nulls may be passed over."""
     for i in range(len(total)):
         at, end = starts[i], ends[i]
-        h = _mixed(total[i], np.uint64(end - at))
+        if at == end:
+            continue
+        h = _mixed(total[i] + column, np.uint64(end - at))
         lane = h ^ _K2
         while at + 16 <= end:
             h = _mixed(h, words[at])

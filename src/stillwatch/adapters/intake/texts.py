@@ -31,9 +31,9 @@ Flags = npt.NDArray[np.uint8]
 
 def mended(name: str, column: pa.Array, longest: int) -> tuple[pa.Array, Flags | None]:
     """The column, safe; and per row what was wrong (NUL | BROKEN | LONG), None where nothing was."""
-    data, starts, ends = spans(column)
-    if not len(starts):
+    if column.null_count == len(column):
         return column, None
+    data, starts, ends = spans(column)
     limit = longest if name in CONTENT else np.iinfo(np.int64).max
     if not _is_suspect(column, data, starts, ends, limit):
         return column, None
@@ -45,6 +45,15 @@ def mended(name: str, column: pa.Array, longest: int) -> tuple[pa.Array, Flags |
     # A row is read on its bytes: a text function must not touch the others before they are whole.
     raw = pc.replace_with_mask(column.view(pa.binary()), flags != 0, pa.array(fixed, pa.binary()))
     return raw.view(pa.string()), flags
+
+
+def whole_text(column: pa.Array) -> pa.Array:
+    """The column with valid UTF-8 only; broken bytes spelt out."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return mended("", column, 0)[0]
+    return column
 
 
 def _is_suspect(column: pa.Array, data: Any, starts: Any, ends: Any, limit: int) -> bool:

@@ -119,6 +119,15 @@ def _digits(d: Any, at: Any, end: Any, count: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _parse_epoch(d: Any, at: Any, end: Any) -> Any:
+    if at < end and d[at] == 45:
+        # Before 1970: read, so that it is refused for what it is.
+        after = _parse_epoch_digits(d, at + 1, end)
+        return UNREADABLE if after == UNREADABLE else -after
+    return _parse_epoch_digits(d, at, end)
+
+
+@njit(cache=True, nogil=True)
+def _parse_epoch_digits(d: Any, at: Any, end: Any) -> Any:
     whole, digits = 0, 0
     while at < end and 48 <= d[at] <= 57:
         whole = whole * 10 + (d[at] - 48)
