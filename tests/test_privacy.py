@@ -53,7 +53,9 @@ def test_nothing_to_hash_is_zero_and_a_value_never_is(privacy: Privacy) -> None:
 VALUES = ["one", None, "two", "", "one", "très long " * 9]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
 def test_every_kind_of_string_array_hashes_alike(privacy: Privacy, kind: pa.DataType) -> None:
     expected = privacy.hash_strings(pa.array(VALUES), "client").tolist()
     array = pa.array(VALUES, pa.string()).cast(kind) if not pa.types.is_dictionary(kind) else pa.array(VALUES, kind)
@@ -98,13 +100,17 @@ def test_an_address_is_one_however_it_is_spelt(privacy: Privacy, left: str, righ
 
 
 def test_prefixes_are_a_24_and_a_48(privacy: Privacy) -> None:
-    net = privacy.hash_prefix(pa.array(["192.0.2.7", "192.0.2.200", "192.0.3.7", "2001:db8:1::1", "2001:db8:1:9::2", "2001:db8:2::1"]))
+    net = privacy.hash_prefix(
+        pa.array(["192.0.2.7", "192.0.2.200", "192.0.3.7", "2001:db8:1::1", "2001:db8:1:9::2", "2001:db8:2::1"])
+    )
     assert net[0] == net[1] != net[2]
     assert net[3] == net[4] != net[5]
     assert len(set(privacy.hash_address(pa.array(["192.0.2.7", "192.0.2.200"])).tolist())) == 2
 
 
-@pytest.mark.parametrize("text", ["1.2.3", "1.2.3.256", "1.2.3.4.5", "1..2.3", ":", "1:2", "1::2::3", "12345::", "nonsense", "::1:"])
+@pytest.mark.parametrize(
+    "text", ["1.2.3", "1.2.3.256", "1.2.3.4.5", "1..2.3", ":", "1:2", "1::2::3", "12345::", "nonsense", "::1:"]
+)
 def test_what_is_no_address_has_no_network(privacy: Privacy, text: str) -> None:
     assert privacy.hash_prefix(pa.array([text])).tolist() == [0]
     assert privacy.hash_address(pa.array([text, text]))[0] != 0

@@ -119,12 +119,14 @@ def extraction(case: Case) -> list[Exhibit]:
     part = "worded" if t["worded"] >= max(20.0, 0.05 * t["exchanges"]) else "exchanges"
     read = case.share("worded_elicited", "worded") if part == "worded" else case.share("elicited", "exchanges")
     aimed = case.share("worded_targeted", "worded") if part == "worded" else case.share("targeted", "exchanges")
-    base, base_aimed = case.everybody["elicited"] or 0.0, case.everybody["targeted"] or 0.0
+    others = max(1.0, case.everybody["exchanges"] - t["exchanges"])
+    base = max(0.0, (case.everybody["elicited"] or 0.0) * case.everybody["exchanges"] - t["elicited"]) / others
+    base_aimed = case.everybody["targeted"] or 0.0
     whose = "exchanges built from the wordings that mark them" if part == "worded" else "exchanges"
     exhibits = [
         Exhibit(
-            Axis.EXTRACTION, "content", "elicitation", float(np.clip(10 * (read - base - 0.2), -4, 6)),
-            f"{read:.0%} of the {whose} read like training data being made; of everybody's {base:.0%} do",
+            Axis.EXTRACTION, "content", "elicitation", float(np.clip(np.log2((read + 0.002) / (base + 0.01)), -4, 6)),
+            f"{read:.0%} of the {whose} read like training data being made; of everybody else's {base:.1%} do",
         ),
         Exhibit(
             Axis.EXTRACTION, "content", "capability", float(np.clip(3 * (aimed - base_aimed), -2, 2)),

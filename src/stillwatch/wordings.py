@@ -346,8 +346,9 @@ def _worth(touched: _Touched, groups: _Groups, accounts: Ids) -> npt.NDArray[np.
         held, times = _holdings(touched.group, accounts[touched.row])
         own = (group.astype(np.uint64) << np.uint64(32)) | account.astype(np.uint64)
         uses[rival] = times[np.searchsorted(held, own)]
-    # Of several endings, one within the other, the rarest says most.
-    last = np.where(rank == 2, 1e3 / np.maximum(groups.rows[touched.group], 1), worth * uses)
+    # Of several endings, one within the other, the rarest says most; a sliver of the head that was seldom sampled says
+    # little, rare though it is.
+    last = np.where(rank == 2, touched.match / np.maximum(groups.rows[touched.group], 1), worth * uses)
     result: npt.NDArray[np.float64] = rank * 1e12 + last
     return result
 

@@ -105,7 +105,7 @@ def lay_out(t: Town, s: Stream, rhythms: Rhythms) -> Timeline:
     if mixed.any():
         every = np.concatenate([*t.everyday.activities, t.everyday.chats, t.everyday.harness])
         activity = np.where(mixed, t.rng.choice(every, len(head))[session], activity)
-    talks = t.catalogue.column("talks", float)[activity[head]]
+    talks = t.catalogue.column("talks", float).astype(float)[activity[head]]
     talk = (t.rng.random(len(head)) < talks)[session]
     model = _models(t.rng, t.people, s, stream, session, time, t.release)
     order = np.argsort(time, kind="stable")
