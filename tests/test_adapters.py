@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import subprocess
 import sys
@@ -42,7 +41,8 @@ def rows(source: Source) -> list[dict[str, Any]]:
 
 CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
     "canonical": ("ndjson", {
-        "exchange_id": "ex-1", "time": at(14), "account_id": "acct-1", "model": "large", "ip": "203.0.113.5", "asn": 64500,
+        "exchange_id": "ex-1", "time": at(14), "account_id": "acct-1", "model": "large", "ip": "203.0.113.5",
+        "asn": 64500,
         "country": "DE", "user_agent": "sdk/1", "turn": 0, "prompt": "Hello", "response": "Hi", "tools": ["bash"],
         "input_tokens": 3, "output_tokens": 1, "temperature": 0.5, "stream": True, "status": 200,
     }),
@@ -52,7 +52,8 @@ CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
         "user_agent": "OpenAI/Python 3.54.0", "conversation_id": "sess-4411", "turn": 2,
         "system": "You are a careful tutor.", "prompt": "Explain this figure.", "response": "It shows a sieve.",
         "tools": ["lookup"], "images": 1, "input_tokens": 212, "output_tokens": 96, "reasoning_tokens": 40,
-        "max_tokens": 512, "temperature": 0.7, "n": 1, "logprobs": True, "thinking": True, "stream": True, "status": 200,
+        "max_tokens": 512, "temperature": 0.7, "n": 1, "logprobs": True, "thinking": True, "stream": True,
+        "status": 200,
         "stop_reason": "stop",
     }),
     "litellm_spendlogs": ("litellm", {
@@ -62,7 +63,8 @@ CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
         "output_tokens": 21, "max_tokens": 21, "temperature": 0.0, "status": 200, "stop_reason": "length",
     }),
     "otlp_traces": ("otlp", {
-        "exchange_id": "msg_01x", "time": at(10, us=250_000), "account_id": "acct-42", "end_user": "p-55", "channel": "api",
+        "exchange_id": "msg_01x", "time": at(10, us=250_000), "account_id": "acct-42", "end_user": "p-55",
+        "channel": "api",
         "model": "sonnet-x", "ip": "2001:db8::7", "user_agent": "anthropic-sdk/2.12",
         "ja4": "t13d1516h2_8daaf6152771_02713d6af862", "conversation_id": "conv-7", "turn": 2,
         "system": "Answer briefly.", "prompt": "List three rivers.", "response": "Rhine, Elbe, Oder.",
@@ -102,7 +104,8 @@ CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
         "exchange_id": "resp_201", "time": at(12), "account_id": "acct-201", "model": "gpt-new", "ip": "203.0.113.77",
         "turn": 0, "system": "Be exact.", "prompt": "What is in the picture?", "response": "A bridge.",
         "tools": ["web_search", "crop"], "images": 1, "input_tokens": 800, "output_tokens": 50, "reasoning_tokens": 30,
-        "max_tokens": 500, "logprobs": True, "thinking": True, "stream": False, "status": 200, "stop_reason": "completed",
+        "max_tokens": 500, "logprobs": True, "thinking": True, "stream": False, "status": 200,
+        "stop_reason": "completed",
     }),
     "openai_batch": ("openai", {
         "exchange_id": "acct-202:batch_7:task-1", "time": at(11), "account_id": "acct-202", "model": "gpt-small",
@@ -190,15 +193,6 @@ def ndjson(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(r) + "\n" for r in records)
 
 
-def packed_zstd(text: str) -> bytes:
-    sink = io.BytesIO()
-    with pa.CompressedOutputStream(sink, "zstd") as out:
-        out.write(text.encode())
-        return_value = sink
-        out.close()
-    return return_value.getvalue()
-
-
 def test_canonical_containers_agree(tmp_path: Path) -> None:
     records = canonical(50)
     text = ndjson(records)
@@ -275,10 +269,13 @@ def test_standard_input() -> None:
     code = (
         "from pathlib import Path; from stillwatch.adapters import read_exchanges;"
         "from datetime import datetime, UTC\n"
-        "s = read_exchanges(Path('-'), now=datetime(2026, 12, 1, tzinfo=UTC)); print(sum(len(b) for b in s), s.bytes_total)"
+        "s = read_exchanges(Path('-'), now=datetime(2026, 12, 1, tzinfo=UTC))\n"
+        "print(sum(len(b) for b in s), s.bytes_total)"
     )
     text = ndjson(canonical(5000))
-    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.split() == ["5000", "0"]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stillwatch.adapters import read_exchanges
-from stillwatch.adapters.fieldmap import MAPS, load
 from stillwatch.adapters.intake.converters import CONVERTERS
 from stillwatch.adapters.intake.dig import dig
+from stillwatch.adapters.intake.mapfile import MAPS, load
 from stillwatch.errors import InputRejected, UsageError
 from stillwatch.tables import EXCHANGES
 
@@ -59,7 +63,9 @@ def test_a_users_own_map(tmp_path: Path) -> None:
         "ts": 1794060000123, "seq": 17, "who": {"org": "o1"}, "debug": {"x": 1}, "odd": 1, "use": [5, 6],
         "req": {"model": "m", "turns": [{"role": "system", "content": "S"}, {"role": "user", "content": '["json"]'}]},
     }  # fmt: skip
-    log = write(tmp_path / "eu" / "log.ndjson", json.dumps(record) + "\n" + json.dumps(record | {"kind": "health"}) + "\n")
+    log = write(
+        tmp_path / "eu" / "log.ndjson", json.dumps(record) + "\n" + json.dumps(record | {"kind": "health"}) + "\n"
+    )
     source = read_exchanges(log, maps=[write(tmp_path / "edge.toml", OWN)], now=NOW)
     (row,) = [{k: v for k, v in r.items() if v is not None} for b in source for r in b.to_pylist()]
     assert row == {
@@ -98,7 +104,11 @@ def test_a_batch_file_without_sender_says_what_to_do_and_a_map_helps(tmp_path: P
         time = { value = "2026-11-01T00:00:00Z" }
     """
     (row,) = rows(log, write(tmp_path / "m.toml", by_path))
-    assert (row["exchange_id"], row["account_id"], row["time"]) == ("b1:q1", "acct-5", datetime(2026, 11, 1, tzinfo=UTC))
+    assert (row["exchange_id"], row["account_id"], row["time"]) == (
+        "b1:q1",
+        "acct-5",
+        datetime(2026, 11, 1, tzinfo=UTC),
+    )
 
 
 @pytest.mark.parametrize("text, message", {
@@ -149,20 +159,23 @@ def test_paths() -> None:
     ("last_user_text", '{"messages": [{"role": "user", "content": "a"}]}', "a"),
     ("last_user_text", "{broken", "{broken"), ("last_user_text", [{"role": "assistant", "content": "a"}], None),
     ("system_text", [{"role": "system", "content": "a"}, {"role": "developer", "content": "b"}], "a\nb"),
-    ("messages_before", [{"role": "system"}, {"role": "user"}, {"role": "assistant"}], 1), ("messages_before", [], None),
+    ("messages_before", [{"role": "system"}, {"role": "user"}, {"role": "assistant"}], 1),
+    ("messages_before", [], None),
     ("answer_text", '{"a": 1}', '{"a": 1}'), ("answer_text", "[1, 2]", "[1, 2]"), ("answer_text", {"error": "x"}, None),
     ("answer_text", {"content": "x"}, "x"), ("answer_text", [{"type": "thinking", "thinking": "x"}], None),
     ("answer_text", {"choices": [{"text": "a"}, {"text": "b"}]}, "a\nb"),
     ("tool_names", {"a": {"name": "x"}}, ["x"]), ("tool_names", 5, None),
     ("tool_names", [{"type": "function", "function": {"name": "x"}}, {"type": "web_search"}, {}], ["x", "web_search"]),
-    ("count_images", [{"role": "user", "content": [{"type": "input_image"}, {"type": "blob", "mime_type": "image/png"}]}], 2),
+    ("count_images", [{"role": "user", "content": [{"type": "input_image"}, {"type": "uri", "modality": "image"}]}], 2),
     ("is_asked", {"type": "disabled"}, False), ("is_asked", {"budget_tokens": 5}, True), ("is_asked", "none", False),
     ("is_asked", "high", True), ("is_asked", 0, False), ("is_asked", {"effort": "none"}, False),
-    ("asks_logprobs", ["message.output_text.logprobs"], True), ("asks_logprobs", ["other"], False), ("asks_logprobs", 5, True),
+    ("asks_logprobs", ["message.output_text.logprobs"], True), ("asks_logprobs", ["other"], False),
+    ("asks_logprobs", 5, True),
     ("first", ["a", "b"], "a"), ("first", [], None), ("first", "a", "a"),
     ("first_address", "1.2.3.4, 5.6.7.8", "1.2.3.4"), ("first_address", "1.2.3.4:80", "1.2.3.4"),
     ("first_address", "[2001:db8::1]:80", "2001:db8::1"), ("first_address", "2001:db8::1", "2001:db8::1"),
-    ("http_status", "429", 429), ("http_status", "success", 200), ("http_status", "failure", None), ("http_status", 0, None),
+    ("http_status", "429", 429), ("http_status", "success", 200), ("http_status", "failure", None),
+    ("http_status", 0, None),
     ("epoch_auto", 5, 5), ("epoch_auto", True, None), ("as_text", 5, "5"), ("as_text", {}, None), ("plain", [], None),
 ])  # fmt: skip
 def test_converters(name: str, value: Any, wanted: Any) -> None:
@@ -185,9 +198,11 @@ def test_otlp_of_other_schools(tmp_path: Path) -> None:
     span = {
         "traceId": "t", "spanId": "s1", "startTimeUnixNano": "1794045600000000000",
         "attributes": attributes(
-            openinference__span__kind="LLM", llm__model_name="m1", user__id="u1", llm__input_messages__0__message__role="user",
+            openinference__span__kind="LLM", llm__model_name="m1", user__id="u1",
+            llm__input_messages__0__message__role="user",
             llm__input_messages__0__message__content="Hi", llm__output_messages__0__message__content="Ho",
-            llm__invocation_parameters='{"temperature": 0.25, "max_tokens": 9}', llm__tools__0__tool__json_schema='{"name": "f"}',
+            llm__invocation_parameters='{"temperature": 0.25, "max_tokens": 9}',
+            llm__tools__0__tool__json_schema='{"name": "f"}',
         ),
     }  # fmt: skip
     by_events = {
@@ -200,13 +215,56 @@ def test_otlp_of_other_schools(tmp_path: Path) -> None:
             {"name": "exception", "attributes": attributes(gen_ai__request__model="wrong")},
         ],
     }  # fmt: skip
-    tool = {"spanId": "s3", "attributes": attributes(gen_ai__operation__name="execute_tool", gen_ai__request__model="m")}
+    tool = {
+        "spanId": "s3",
+        "attributes": attributes(gen_ai__operation__name="execute_tool", gen_ai__request__model="m"),
+    }
     line = {"resourceSpans": [{"scopeSpans": [{"spans": [span, by_events, tool]}]}]}
     first, second = rows(write(tmp_path / "x.ndjson", json.dumps(line)))
-    assert {k: first[k] for k in ("account_id", "model", "prompt", "response", "temperature", "max_tokens", "tools")} == {
+    shown = ("account_id", "model", "prompt", "response", "temperature", "max_tokens", "tools")
+    assert {k: first[k] for k in shown} == {
         "account_id": "u1", "model": "m1", "prompt": "Hi", "response": "Ho", "temperature": 0.25, "max_tokens": 9,
         "tools": ["f"],
     }  # fmt: skip
     assert {k: second[k] for k in ("account_id", "model", "system", "prompt", "response")} == {
         "account_id": "u2", "model": "m2", "system": "Sys", "prompt": "Ask", "response": "Told",
     }  # fmt: skip
+
+
+CAPTURED = {p.stem: json.loads(p.read_text()) for p in sorted(DATA.glob("*.ndjson")) if p.stem != "canonical"}
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "role", "text"]), inner),
+    max_leaves=4,
+)
+
+
+def nodes(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) below a value."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [pair for k in keys for pair in [(value, k), *nodes(value[k])]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(CAPTURED)), st.lists(st.tuples(st.integers(0), ANY_JSON), min_size=1, max_size=3))
+def test_whatever_stands_in_a_record_it_is_read_or_counted(name: str, changes: list[tuple[int, Any]]) -> None:
+    record = copy.deepcopy(CAPTURED[name])
+    for number, value in changes:
+        places = nodes(record)
+        if places:
+            container, key = places[number % len(places)]
+            container[key] = value
+    adapter = name.partition("_")[0]
+    with TemporaryDirectory() as folder:
+        log = write(Path(folder) / "x.ndjson", json.dumps(record) + "\n" + json.dumps(CAPTURED[name]) + "\n")
+        source = read_exchanges(log, adapter=adapter, now=NOW)
+        list(source)
+        assert source.rows_kept >= 1
+        assert source.rows_read == source.rows_kept + sum(r.rows for r in source.rejects)
+
+
+def test_hints_are_those_of_the_map_that_read_the_record(tmp_path: Path) -> None:
+    record = json.loads((DATA / "anthropic.ndjson").read_text())
+    del record["account_id"]
+    with pytest.raises(InputRejected, match="put account_id beside request and response"):
+        rows(write(tmp_path / "x.ndjson", json.dumps(record)))

@@ -24,7 +24,9 @@ def module(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_our_own_in_the_order_of_names() -> None:
     found = plugins.discover("adapters")
-    assert list(found) == sorted(found) == ["anthropic", "csv", "envoy", "litellm", "ndjson", "openai", "otlp", "parquet"]
+    assert (
+        list(found) == sorted(found) == ["anthropic", "csv", "envoy", "litellm", "ndjson", "openai", "otlp", "parquet"]
+    )
     assert all(found[name].name == name for name in found)
 
 

@@ -1,10 +1,13 @@
-"""However a log is split into files, blocks and containers, the same rows come out; and what remembers the ids is right."""
+"""However a log is split into files, blocks and containers, the same rows come out; and what remembers the ids is
+right.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,7 @@ def pairs(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def write_parts(folder: Path, log: list[dict[str, Any]], cuts: list[int], kind: str) -> None:
     bounds = [0, *sorted(c % (len(log) + 1) for c in cuts), len(log)]
-    for n, (start, end) in enumerate(zip(bounds, bounds[1:])):
+    for n, (start, end) in enumerate(pairwise(bounds)):
         part = log[start:end]
         path = folder / f"{n:03}.{kind}"
         if part and kind == "ndjson":

@@ -69,6 +69,13 @@ def test_no_such_file() -> None:
     )
 
 
+def test_neither_file_nor_folder() -> None:
+    os.mkfifo("pipe")
+    assert refused("pipe") == (
+        "pipe: neither a file nor a folder\n  hint: pipe it in instead, and give - as the log"
+    )  # fmt: skip
+
+
 def test_empty_file() -> None:
     Path("log.ndjson").touch()
     assert refused("log.ndjson") == (
@@ -94,8 +101,9 @@ def parquet(name: str, *records: dict[str, Any], **options: Any) -> Path:
 def test_truncated_parquet() -> None:
     whole = parquet("log.parquet", *(record(i) for i in range(100))).read_bytes()
     Path("log.parquet").write_bytes(whole[:-100])
-    assert "  log.parquet: a Parquet file that was cut off or damaged (0 rows)\n    hint: write or copy it again" in refused(
-        "log.parquet"
+    assert (
+        "  log.parquet: a Parquet file that was cut off or damaged (0 rows)\n    hint: write or copy it again"
+        in refused("log.parquet")
     )
 
 
@@ -134,7 +142,9 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "open", denied)
     else:
         Path("log.ndjson").chmod(0)
-    assert "  log.ndjson: no permission to read it (0 rows)\n    hint: check the file's owner and mode" in refused("log.ndjson")
+    assert "  log.ndjson: no permission to read it (0 rows)\n    hint: check the file's owner and mode" in refused(
+        "log.ndjson"
+    )
 
 
 def test_truncated_gzip_keeps_what_came_before() -> None:
@@ -153,7 +163,7 @@ def test_gzip_bomb() -> None:
     rows, source = read("log.ndjson.gz", limits=Limits(ratio_from_bytes=1_000_000, block_bytes=100_000))
     assert ids(rows) == ["e1"]
     assert rejects(source) == [
-        "log.ndjson.gz: inflates to over 200 times its size, like a decompression bomb; the rest was not read (0 rows)\n"
+        "log.ndjson.gz: inflates to over 200 times its size, like a decompression bomb; the rest was not read (0 rows)\n"  # noqa: E501
         "  hint: unpack it by hand if you trust it, or raise the limit `max_ratio`"
     ]
     assert read("log.ndjson.gz", limits=Limits(max_ratio=5000))[1].rejects == []
@@ -207,7 +217,7 @@ def test_missing_required_columns() -> None:
     ndjson({"id": "1", "timestamp": 1, "user_id": "a", "model": "m", "prompt": "p"})
     assert refused("log.ndjson") == (
         "log.ndjson: nothing in it can be judged, 0 rows read\n"
-        "  log.ndjson: no columns exchange_id, time, account_id (found: id, model, prompt, timestamp, user_id) (0 rows)\n"
+        "  log.ndjson: no columns exchange_id, time, account_id (found: id, model, prompt, timestamp, user_id) (0 rows)\n"  # noqa: E501
         "    hint: if they are there under other names, say so in a field map under [columns]: "
         'exchange_id = "id"; time = "timestamp"; account_id = "user_id", and pass --map FILE'
     )
@@ -243,7 +253,9 @@ def test_names_without_bound_do_not_fill_memory() -> None:
 
 def test_broken_lines() -> None:
     good = [record(i) for i in range(500)]
-    path = ndjson(*good[:100], '{"exchange_id": "cut off', *good[100:300], "[1, 2]", "", "nonsense", *good[300:], "{}{}")
+    path = ndjson(
+        *good[:100], '{"exchange_id": "cut off', *good[100:300], "[1, 2]", "", "nonsense", *good[300:], "{}{}"
+    )
     rows, source = read(path)
     assert ids(rows) == [f"e{i}" for i in range(500)]
     assert rejects(source) == [
@@ -253,7 +265,9 @@ def test_broken_lines() -> None:
 
 
 def test_line_numbers_after_a_byte_order_mark_and_blank_lines() -> None:
-    rows, source = read(ndjson(b"\xef\xbb\xbf" + json.dumps(record(1)).encode(), "", "  ", record(2), record(3, time="?")))
+    rows, source = read(
+        ndjson(b"\xef\xbb\xbf" + json.dumps(record(1)).encode(), "", "  ", record(2), record(3, time="?"))
+    )
     assert ids(rows) == ["e1", "e2"]
     assert source.rejects[0].place == "log.ndjson:5"
 
@@ -291,7 +305,9 @@ def test_wrong_types() -> None:
 
 
 def test_wrong_types_in_parquet() -> None:
-    path = parquet("log.parquet", record(1, input_tokens="3"), record(2, input_tokens="x"), record(3, input_tokens=None))
+    path = parquet(
+        "log.parquet", record(1, input_tokens="3"), record(2, input_tokens="x"), record(3, input_tokens=None)
+    )
     rows, source = read(path)
     assert [r["input_tokens"] for r in rows] == [3, None]
     assert source.rejects[0].place == "log.parquet:2"
@@ -314,7 +330,7 @@ def test_csv_rows_of_another_width() -> None:
     ]  # fmt: skip
     assert rejects(source) == [
         "log.csv:4: wrong number of fields (2 rows)\n"
-        "  hint: each line must have as many fields as the first; a field with the delimiter or a quote in it is quoted",
+        "  hint: each line must have as many fields as the first; a field with the delimiter or a quote in it is quoted",  # noqa: E501
         "log.csv:9: time is not a time (1 row)\n"
         "  hint: times are ISO 8601, or seconds, ms, us or ns since 1970; no zone means UTC",
     ]
@@ -322,7 +338,7 @@ def test_csv_rows_of_another_width() -> None:
 
 def test_empty_and_missing_required_values() -> None:
     rows, source = read(ndjson(
-        record(1, account_id=""), record(2, account_id=None), record(3, model=""), {k: v for k, v in GOOD.items()},
+        record(1, account_id=""), record(2, account_id=None), record(3, model=""), dict(GOOD),
         record(5, time=None), record(6, time=""), record(7),
     ))  # fmt: skip
     assert ids(rows) == ["e7"]
@@ -357,7 +373,8 @@ def test_times_mixed_in_one_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "spelling", ["soon", "2026-13-01", "2026-02-30T00:00:00Z", "2026-11-07T25:00:00", "07/11/2026", True, "1e9", "2026-11-07T"]
+    "spelling",
+    ["soon", "2026-13-01", "2026-02-30T00:00:00Z", "2026-11-07T25:00:00", "07/11/2026", True, "1e9", "2026-11-07T"],
 )
 def test_times_that_are_none(spelling: Any) -> None:
     rows, source = read(ndjson(record(1), record(2, time=spelling)))
@@ -367,7 +384,8 @@ def test_times_that_are_none(spelling: Any) -> None:
 
 def test_times_in_the_future_and_long_ago() -> None:
     rows, source = read(ndjson(
-        record(1, time=(NOW + timedelta(hours=23)).isoformat()), record(2, time=(NOW + timedelta(hours=25)).isoformat()),
+        record(1, time=(NOW + timedelta(hours=23)).isoformat()),
+        record(2, time=(NOW + timedelta(hours=25)).isoformat()),
         record(3, time=0), record(4, time="1970-01-01T00:00:00Z"), record(5, time="9999-12-31T00:00:00Z"),
         record(6, time="2015-01-01"), record(7, time=-5),
     ))  # fmt: skip
@@ -460,10 +478,12 @@ def test_reasons_are_bounded() -> None:
 
 
 def test_accounts_missing_or_unreadable() -> None:
-    with pytest.raises(InputRejected, match="accounts.csv: no such file or folder"):
+    with pytest.raises(InputRejected, match=r"accounts\.csv: no such file or folder"):
         read_accounts(Path("accounts.csv"))
     Path("accounts.csv").write_text("acount,created_at\na,2026-01-01\n")
-    with pytest.raises(InputRejected, match=r"no accounts can be read from it\n  accounts.csv: no column account_id \(found: ac"):
+    with pytest.raises(
+        InputRejected, match=r"no accounts can be read from it\n  accounts.csv: no column account_id \(found: ac"
+    ):
         read_accounts(Path("accounts.csv"))
 
 

@@ -27,7 +27,7 @@ def one_payer(case: Case, _: Holdings) -> Alternative | None:
     if len(cards) < 3:
         return None
     share = float(np.unique(cards, return_counts=True)[1].max() / case.size)
-    return Alternative("one payer", share >= 0.5, f"the commonest payment instrument pays for {share:.0%} of the accounts")
+    return Alternative("one payer", share >= 0.7, f"the commonest payment instrument pays for {share:.0%} of the accounts")
 
 
 def one_site(case: Case, _: Holdings) -> Alternative | None:

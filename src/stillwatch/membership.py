@@ -23,6 +23,9 @@ BLEND = 0.3
 CEILING, FLOOR = 12.0, -2.0
 """Bits one family can add to or take from an account; a share of camouflage must not outweigh a real trace."""
 
+VOUCH = 0.0
+"""Bits, prior included, that the other families must give a member before its own holdings count for a family."""
+
 TRACES = {"identity": 0, "network": 1, "template": 2, "content": 2, "tempo": 3, "migration": 4}
 """Which trace a family reads: wording and content are both read off the prompts, so they speak with one voice."""
 
@@ -61,14 +64,24 @@ class Scored:
         return np.sort(self.accounts[(self.total >= rules.bits) & (speaking >= rules.families)])
 
 
-def score(holdings: Holdings, members: np.ndarray) -> Scored:
-    """Bits of every account that shares anything telling with ``members``, by family."""
+def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = None) -> Scored:
+    """Bits of every account that shares anything telling with ``members``, by family.
+
+    ``support`` (members, families) says whose holdings count for a family: those that the *other* families speak for, so
+    that a few wrong members cannot vouch for each other with a card of their own. Without it all count.
+    """
     size = len(members)
-    _, held = holdings.values_of(members)
-    values, inside = np.unique(held, return_counts=True)
-    outside = (holdings.holders[values] - inside + 0.5) / (holdings.n - size + 1)
-    keep = (inside >= 2) & (inside / size > 1.5 * outside)
-    values, inside, outside = values[keep], inside[keep], outside[keep]
+    support = np.ones((size, len(FAMILIES)), bool) if support is None else support
+    supported = support.sum(axis=0)
+    position, held = holdings.values_of(members)
+    values, number = np.unique(held, return_inverse=True)
+    family = KIND_FAMILY[holdings.kind[values]]
+    counts = support[position, family[number]]
+    inside = np.bincount(number, counts, len(values))
+    sizes = supported[family]
+    outside = (holdings.holders[values] - np.bincount(number, minlength=len(values)) + 0.5) / (holdings.n - size + 1)
+    keep = (inside >= 1) & (inside + 1 > 1.5 * outside * sizes)
+    values, inside, outside, sizes = values[keep], inside[keep], outside[keep], sizes[keep]
     position, account = holdings.holders_of(values)
     inside_of = np.zeros(len(holdings.account_at), bool)
     inside_of[members] = True
@@ -76,7 +89,10 @@ def score(holdings: Holdings, members: np.ndarray) -> Scored:
     telling = KIND_TELLS[holdings.kind[values]]
     reached[account[telling[position]]] = True
     position, account = position[reached[account]], account[reached[account]]
-    s, total = inside[position] - inside_of[account], size - inside_of[account]
+    own = np.zeros((len(holdings.account_at), len(FAMILIES)), bool)
+    own[members] = support
+    mine = own[account, KIND_FAMILY[holdings.kind[values[position]]]]
+    s, total = inside[position] - mine, sizes[position] - mine
     ratio = (s + 2 * outside[position]) / (total + 2) / outside[position]
     # A value that no other member holds says no more than one that does not match.
     gain = np.where(s >= 1, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
@@ -90,12 +106,22 @@ def score(holdings: Holdings, members: np.ndarray) -> Scored:
     held_at, held_value = holdings.values_of(candidates)
     have = np.bincount(held_at * shape[1] + holdings.kind[held_value], minlength=shape[0] * shape[1]).reshape(shape)
     bits = np.clip(bits + (have - matched) * np.log2(1 - BLEND), FLOOR, KIND_CEILING)
-    family = np.full((shape[0], len(FAMILIES)), -np.inf)
+    found = np.full((shape[0], len(FAMILIES)), -np.inf)
     for k, f in enumerate(KIND_FAMILY):
-        family[:, f] = np.maximum(family[:, f], np.where(have[:, k] > 0, bits[:, k], -np.inf))
-    family[np.isneginf(family)] = 0.0
+        found[:, f] = np.maximum(found[:, f], np.where(have[:, k] > 0, bits[:, k], -np.inf))
+    found[np.isneginf(found)] = 0.0
     prior = np.log2(size / holdings.n)
-    return Scored(candidates, family, family.sum(axis=1) + prior)
+    return Scored(candidates, found, found.sum(axis=1) + prior)
+
+
+def vouched(holdings: Holdings, members: np.ndarray) -> Scored:
+    """Scores where each family counts only the members that the other families speak for."""
+    first = score(holdings, members)
+    row = np.searchsorted(first.accounts, members)
+    bits, total = first.bits[row], first.total[row]
+    traces = np.array([TRACES[f] for f in FAMILIES])
+    mine = np.stack([np.maximum(bits[:, traces == t], 0).sum(axis=1) for t in traces], axis=1)
+    return score(holdings, members, total[:, None] - mine >= VOUCH)
 
 
 def refine(holdings: Holdings, proposals: list[np.ndarray], rules: Rules) -> list[tuple[np.ndarray, Scored]]:
@@ -105,10 +131,10 @@ def refine(holdings: Holdings, proposals: list[np.ndarray], rules: Rules) -> lis
     """
     clusters = [p for p in proposals if len(p) >= 3]
     for _ in range(rules.rounds):
-        scored = [score(holdings, c) for c in clusters]
+        scored = [vouched(holdings, c) for c in clusters]
         clusters = [part for c in claim(scored, rules) for part in split(holdings, c)]
-        clusters = merge(clusters, [score(holdings, c) for c in clusters], rules)
-    final = [(c, score(holdings, c)) for c in clusters]
+        clusters = merge(clusters, [vouched(holdings, c) for c in clusters], rules)
+    final = [(c, vouched(holdings, c)) for c in clusters]
     return sorted(final, key=lambda pair: (-len(pair[0]), pair[0][0]))
 
 

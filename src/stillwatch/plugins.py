@@ -1,8 +1,9 @@
 """How plug-ins are found: by walking our own folder, and by entry point for other people's packages.
 
-A plug-in is a module with one constant, named after its kind: ``ADAPTER``, ``FINGERPRINT``, ``DETECTOR`` or ``RESPONDER``,
-with a ``name`` that is unique within the kind. Modules of our folders without that constant are their support, no plug-ins.
-Others declare ``[project.entry-points."stillwatch.detectors"]``, pointing at such a module or at the constant itself.
+A plug-in is a module with one constant, named after its kind: ``ADAPTER``, ``FINGERPRINT``, ``DETECTOR`` or
+``RESPONDER``, with a ``name`` that is unique within the kind. Modules of our folders without that constant are their
+support, no plug-ins. Others declare ``[project.entry-points."stillwatch.detectors"]``, pointing at such a module or at
+the constant itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CONSTANTS = {
 
 
 def discover(kind: str) -> dict[str, Any]:
-    """All plug-ins of a kind by name, in the order of names; a broken or doubled one is a UsageError naming its module."""
+    """All plug-ins of a kind by name, in the order of names; a broken or doubled one is a UsageError naming it."""
     if kind not in CONSTANTS:
         raise UsageError(f"no such kind of plug-in: {kind}", hint=f"kinds are {', '.join(sorted(CONSTANTS))}")
     found: dict[str, tuple[str, Any]] = {}

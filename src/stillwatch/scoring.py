@@ -155,7 +155,8 @@ def concealment(case: Case) -> list[Exhibit]:
         top = np.unique(cards, return_counts=True)[1].max() / len(cards)
         exhibits.append(
             Exhibit(
-                Axis.CONCEALMENT, "identity", "payers", 2.0 if payers >= 3 and top < 0.5 else -3.0,
+                Axis.CONCEALMENT, "identity", "payers",
+                2.0 if payers >= 3 and top < 0.5 else 1.0 if top < 0.7 else -3.0,
                 f"{len(cards)} accounts pay with {payers} instruments, the commonest pays for {top:.0%}",
             )
         )  # fmt: skip

@@ -1,8 +1,9 @@
 """Logs of any format in, canonical record batches out: hop 1.
 
-``read_exchanges`` opens a log, ``read_accounts`` and ``read_models`` the two small tables, ``coverage_card`` says what a log
-holds. A log format is a file of this folder with a constant ``ADAPTER``, mostly one that names a field map of ``maps/``;
-``intake/`` is what adapters share. Exchanges come by the million: batches, never one object a row, for the canonical form.
+``read_exchanges`` opens a log, ``read_accounts`` and ``read_models`` the two small tables, ``coverage_card`` says what
+a log holds. A log format is a file of this folder with a constant ``ADAPTER``, mostly one that names a field map of
+``maps/``; ``intake/`` is what adapters share. Exchanges come by the million: batches, never one object a row, for the
+canonical form.
 """
 
 from __future__ import annotations

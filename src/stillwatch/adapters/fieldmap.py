@@ -26,132 +26,29 @@ account_id = "what to do where it is missing"
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from stillwatch.adapters.intake.adapter import Adapter
 from stillwatch.adapters.intake.conform import Chunk, conform
-from stillwatch.adapters.intake.converters import CONVERTERS
-from stillwatch.adapters.intake.dig import dig
+from stillwatch.adapters.intake.mapfile import TYPES, FieldMap, load
 from stillwatch.adapters.intake.mixed import columns_of
 from stillwatch.adapters.intake.records import Record, Records, first_records, record_blocks
-from stillwatch.adapters.intake.report import Report, label, place
+from stillwatch.adapters.intake.report import Report, place
 from stillwatch.adapters.intake.unfold import UNFOLDS
-from stillwatch.errors import UsageError
-from stillwatch.tables import EXCHANGES
 
-MAPS = Path(__file__).parent / "maps"
-KEYS = {"extends", "meaning", "unfold", "path", "ignore", "match", "columns", "hints"}
-Converter = Callable[[Any], Any]
-TYPES = {c.name: c.type for c in EXCHANGES.columns}
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How one column is filled: a constant, or the first of ``paths`` that converts to something, or all of them joined."""
-
-    paths: tuple[str, ...] = ()
-    converters: tuple[Converter, ...] = ()
-    joins: bool = False
-    value: Any = None
-
-    def read(self, record: Record) -> Any:
-        if self.value is not None:
-            return self.value
-        if self.joins:
-            return ":".join(str(v) for v in self._found(record) if v != "") or None
-        empty = None
-        for value in self._found(record):
-            if value != "":
-                return value
-            empty = value
-        return empty
-
-    def _found(self, record: Record) -> Iterator[Any]:
-        """What each path gives, converted; nothing for a path that gives nothing."""
-        for path, convert in zip(self.paths, self.converters):
-            value = dig(record, path)
-            if value is not None and (converted := convert(value)) is not None:
-                yield converted
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Tests on a record: paths that must all, any, none hold; ``path=value`` and ``path~part`` look at the value."""
-
-    all: tuple[str, ...] = ()
-    any: tuple[str, ...] = ()
-    none: tuple[str, ...] = ()
-
-    def __call__(self, record: Record) -> bool:
-        if not all(_holds(record, t) for t in self.all) or any(_holds(record, t) for t in self.none):
-            return False
-        return not self.any or any(_holds(record, t) for t in self.any)
-
-
-def _holds(record: Record, test: str) -> bool:
-    path, sign, wanted = re.match(r"^([^=~]+)([=~]?)(.*)$", test).groups()  # type: ignore[union-attr]
-    value = dig(record, path)
-    if not sign:
-        return value is not None
-    return str(value) == wanted if sign == "=" else wanted in str(value)
-
-
-@dataclass(frozen=True)
-class FieldMap:
-    """One TOML map, checked."""
-
-    name: str
-    meaning: str
-    match: Match
-    rules: dict[str, Rule]
-    unfold: str = "one"
-    path: str = ""
-    ignore: tuple[str, ...] = ()
-    hints: dict[str, str] = field(default_factory=dict)
-    known: frozenset[str] = field(init=False)
-    inner: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        used = {p for rule in self.rules.values() for p in rule.paths}
-        used |= {re.split("[=~]", t)[0] for t in self.match.all + self.match.any + self.match.none}
-        whole = used | {i for entry in self.ignore for i in _spelt_out(entry)}
-        # A key is known if a path ends there, and looked into if a path goes on below it.
-        object.__setattr__(self, "known", frozenset(whole))
-        object.__setattr__(self, "inner", frozenset(p[:i] for p in whole for i, c in enumerate(p) if c == "."))
-
-    def row(self, record: Record) -> Record:
-        """The canonical columns that the record fills."""
-        return {name: value for name, rule in self.rules.items() if (value := rule.read(record)) is not None}
-
-    def unknown(self, record: Record, prefix: str = "") -> Iterator[str]:
-        """Paths of fields that the map neither uses nor ignores."""
-        for key, value in record.items():
-            path = prefix + key
-            if path in self.known or value is None:
-                continue
-            if path in self.inner:
-                if isinstance(value, dict):
-                    yield from self.unknown(value, path + ".")
-            else:
-                yield path
-
-
-def _spelt_out(entry: str) -> list[str]:
-    """The paths one entry of ``ignore`` stands for: ``a.*`` is a and all below it, ``a.{b,c}`` is a.b and a.c."""
-    prefix, brace, names = entry.removesuffix(".*").partition("{")
-    return [prefix + name.strip() for name in names.rstrip("}").split(",")] if brace else [prefix]
+ODD_SHAPES = (TypeError, ValueError, AttributeError, KeyError, IndexError, RecursionError)
+"""What reading a record raises when its values are not of the kind its format has in those places."""
 
 
 def map_adapter(*sources: str | Path, name: str = "", meaning: str = "") -> Adapter:
-    """An adapter that reads records by field maps: built-in ones by name, others by file. The first that matches counts."""
+    """An adapter that reads records by field maps: built-in ones by name, others by file. The first that matches
+    counts.
+    """
     maps = tuple(load(s) for s in sources)
     reading = Mapped(name or maps[0].name, maps)
     return Adapter(reading.name, meaning or maps[0].meaning, reading.matches, reading.batches)
@@ -165,12 +62,7 @@ class Mapped:
     maps: tuple[FieldMap, ...]
 
     def matches(self, path: Path, head: bytes) -> bool:
-        aside = Report()
-        found = (flat for r in first_records(path, head) for flat in UNFOLDS[self.maps[0].unfold](r, aside, ""))
-        return any(self._map_of(flat) is not None for flat in found)
-
-    def _map_of(self, record: Record) -> FieldMap | None:
-        return next((m for m in self.maps if m.match(record)), None)
+        return any(self._map_of(r) is not None for record in first_records(path, head) for r in self._unfolded(record))
 
     def batches(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
         for records in record_blocks(path, report):
@@ -178,109 +70,51 @@ class Mapped:
             if len(chunk):
                 yield from conform(chunk, report)
 
+    def _map_of(self, record: Record) -> FieldMap | None:
+        return next((m for m in self.maps if m.match(record)), None)
+
+    def _unfolded(self, record: Record) -> list[Record]:
+        """The records in a record, for telling the format: none where it is not what it should be."""
+        try:
+            return list(UNFOLDS[self.maps[0].unfold](record, Report(), ""))
+        except ODD_SHAPES:
+            return []
+
     def _chunk(self, records: Records, path: Path, report: Report) -> Chunk:
         rows, places = [], []
+        hints: dict[str, str] = {}
         groups = _path_fields(self.maps[0].path, path)
         for number, record in records:
-            for flat in UNFOLDS[self.maps[0].unfold](record, report, place(path, number)):
-                rows.append(self._row(groups | flat if groups else flat, path, number, report))
+            for chosen, row in self._rows(record, groups, place(path, number), report):
+                hints = hints or chosen.hints
+                rows.append(row)
                 places.append(number)
-        kept = [(row, at) for row, at in zip(rows, places) if row is not None]
-        columns = columns_of([row for row, _ in kept], TYPES)
-        hints = {k: v for m in self.maps for k, v in m.hints.items()}
-        return Chunk(path, columns, np.array([at for _, at in kept], dtype=np.int64), hints)
+        return Chunk(path, columns_of(rows, TYPES), np.array(places, dtype=np.int64), hints)
 
-    def _row(self, record: Record, path: Path, number: int, report: Report) -> Record | None:
-        chosen = self._map_of(record)
-        if chosen is None:
-            report.rows_read += 1
-            hint = "a field map for these records can be given with --map FILE"
-            report.reject(f"a record that is none of {self.name}'s", 1, place(path, number), hint)
-            return None
+    def _rows(self, record: Record, groups: Record, where: str, report: Report) -> Iterator[tuple[FieldMap, Record]]:
+        """The canonical rows of a record. One that a converter stumbles over is counted as a reject."""
+        try:
+            for flat in UNFOLDS[self.maps[0].unfold](record, report, where):
+                flat = groups | flat if groups else flat
+                chosen = self._map_of(flat)
+                if chosen is None:
+                    self._refuse(f"a record that is none of {self.name}'s", where, report)
+                else:
+                    row = chosen.row(flat)
+                    self._count_unknown(chosen, flat, report)
+                    yield chosen, row
+        except ODD_SHAPES:
+            self._refuse(f"a record of a shape that {self.name}'s do not have", where, report)
+
+    def _refuse(self, reason: str, where: str, report: Report) -> None:
+        report.rows_read += 1
+        report.reject(reason, 1, where, "a field map for these records can be given with --map FILE")
+
+    def _count_unknown(self, chosen: FieldMap, record: Record, report: Report) -> None:
         for name in chosen.unknown(record):
             report.see_unknown(name, 1)
-        return chosen.row(record)
 
 
 def _path_fields(pattern: str, path: Path) -> Record:
     match = re.search(pattern, path.as_posix()) if pattern else None
     return {f"path.{k}": v for k, v in match.groupdict().items()} if match else {}
-
-
-def load(source: str | Path) -> FieldMap:
-    """A map by the name of a built-in one or by its file; UsageError, naming the place, where it is wrong."""
-    path = MAPS / f"{source}.toml" if isinstance(source, str) else source
-    text = _merged(path)
-    rules = {column: _rule(column, spec, path) for column, spec in text.get("columns", {}).items()}
-    match = text.get("match", {})
-    unfold = text.get("unfold", "one")
-    _check(unfold, UNFOLDS, "unfold", path)
-    return FieldMap(
-        name=path.stem,
-        meaning=text.get("meaning", ""),
-        match=Match(*(tuple(match.get(k, ())) for k in ("all", "any", "none"))),
-        rules=rules,
-        unfold=unfold,
-        path=_pattern(text.get("path", ""), path),
-        ignore=tuple(text.get("ignore", ())),
-        hints=text.get("hints", {}),
-    )
-
-
-def _merged(path: Path) -> dict[str, Any]:
-    """The file's text, over that of the map it extends."""
-    try:
-        text = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise UsageError(f"{label(path)}: the field map cannot be read: {e}") from e
-    for key in text:
-        _check(key, KEYS, "key", path)
-    if "extends" not in text:
-        return text
-    built_in = {p.stem for p in MAPS.glob("*.toml")}
-    _check(text["extends"], built_in, "map to extend", path)
-    base = _merged(MAPS / f"{text['extends']}.toml")
-    nested = {k: base.get(k, {}) | text.get(k, {}) for k in ("match", "columns", "hints")}
-    return base | text | nested | {"ignore": [*base.get("ignore", ()), *text.get("ignore", ())]}
-
-
-def _check(name: Any, allowed: Any, what: str, path: Path) -> None:
-    if not isinstance(name, str) or name not in allowed:
-        near = get_close_matches(str(name), list(allowed), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(allowed))}"
-        raise UsageError(f"{label(path)}: no {what} named {name!r}", hint=hint)
-
-
-def _pattern(text: str, path: Path) -> str:
-    try:
-        return re.compile(text).pattern
-    except re.error as e:
-        raise UsageError(f"{label(path)}: path is no regular expression: {e}") from e
-
-
-def _rule(column: str, spec: Any, path: Path) -> Rule:
-    _check(column, TYPES, "column", path)
-    spec = spec if isinstance(spec, dict) else {"from": spec}
-    for key in spec:
-        _check(key, ("from", "as", "join", "value"), f"setting of {column}", path)
-    if "value" in spec:
-        return Rule(value=spec["value"])
-    paths = spec.get("join", spec.get("from"))
-    paths = [paths] if isinstance(paths, str) else paths
-    if not isinstance(paths, list) or not paths or not all(isinstance(p, str) for p in paths):
-        raise UsageError(f"{label(path)}: {column} needs a path, a list of paths, or a value")
-    usual = spec.get("as", _usual_converter(column))
-    pairs = [(p.partition("|")[0].strip(), p.partition("|")[2].strip() or usual) for p in paths]
-    for _, convert in pairs:
-        _check(convert, CONVERTERS, "converter", path)
-    return Rule(tuple(p for p, _ in pairs), tuple(CONVERTERS[c] for _, c in pairs), joins="join" in spec)
-
-
-def _usual_converter(column: str) -> str:
-    if column == "time":
-        return "epoch_auto"
-    if column in ("system", "prompt", "response"):
-        return "text"
-    if column == "tools":
-        return "tool_names"
-    return "as_text" if pa.types.is_string(TYPES[column]) else "plain"

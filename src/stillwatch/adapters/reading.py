@@ -1,4 +1,4 @@
-"""Which adapters read a log: the user's own maps first, then the formats that know their mark, then the canonical ones."""
+"""Which adapters read a log: the user's own maps first, then formats with a mark, then the canonical ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def read_exchanges(
 ) -> Source:
     """The log at a path: a file, a folder of files in any mix of formats, or ``-`` for standard input.
 
-    ``adapter`` forces one format by name; ``maps`` are field maps (TOML) tried before the built-in formats. ``progress`` is
-    called after each batch. ``now`` is what "in the future" is measured by. InputRejected if there is nothing to read,
-    UsageError if an adapter or a map is wrong.
+    ``adapter`` forces one format by name; ``maps`` are field maps (TOML) tried before the built-in formats.
+    ``progress`` is called after each batch. ``now`` is what "in the future" is measured by. InputRejected if there is
+    nothing to read, UsageError if an adapter or a map is wrong.
     """
     path = Path(path)
     chosen = _chosen(adapter, [map_adapter(Path(m)) for m in maps])

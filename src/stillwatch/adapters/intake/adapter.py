@@ -15,10 +15,10 @@ from stillwatch.adapters.intake.report import Report
 class Adapter:
     """One log format.
 
-    ``matches(path, head)`` says whether a file is in this format, from its first decompressed bytes (64 KB, or more up to
-    the end of a first line). ``batches(path, report)`` yields record batches of exactly the schema of ``EXCHANGES`` (what the
-    format lacks is null), and writes what it left out, cleaned or did not know to the report. A fault of the whole file is an
-    InputRejected. A ``general`` adapter takes whatever has its container's shape and is asked last.
+    ``matches(path, head)`` says whether a file is in this format, from its first decompressed bytes (64 KB, or more up
+    to the end of a first line). ``batches(path, report)`` yields record batches of exactly the schema of ``EXCHANGES``
+    (what the format lacks is null), and writes what it left out, cleaned or did not know to the report. A fault of the
+    whole file is an InputRejected. A ``general`` adapter takes whatever has its container's shape and is asked last.
     """
 
     name: str

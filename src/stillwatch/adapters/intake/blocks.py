@@ -26,7 +26,7 @@ def after_last_line(text: bytes) -> int:
 
 
 def blocks(stream: Stream, path: Path, report: Report, cut: Cut = after_last_line) -> Iterator[Block]:
-    """The file's blocks, each about ``block_bytes`` long; a record longer than ``line_bytes`` is left out and counted."""
+    """The file's blocks, each of about ``block_bytes``; a record over ``line_bytes`` is left out and counted."""
     carry, line, first = b"", 1, True
     while data := stream.read(report.limits.block_bytes):
         if first:

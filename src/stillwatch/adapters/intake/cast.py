@@ -39,15 +39,17 @@ def cast(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
         return column, _none(column)
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), kind), _none(column)
-    if pa.types.is_timestamp(kind):
-        return to_utc(_blank_as_null(column))
     if pa.types.is_string(kind):
         return _to_text(column)
-    if pa.types.is_boolean(kind):
-        return _to_bool(_blank_as_null(column))
     if pa.types.is_list(kind):
         return _to_names(column)
-    return _to_number(_blank_as_null(column), kind)
+    return _to_value(_blank_as_null(column), kind)
+
+
+def _to_value(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
+    if pa.types.is_timestamp(kind):
+        return to_utc(column)
+    return _to_bool(column) if pa.types.is_boolean(kind) else _to_number(column, kind)
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -157,9 +159,8 @@ def _text_to_number(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask
 def _fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Mask]:
     if pa.types.is_floating(kind):
         values = column.cast(pa.float64(), safe=False)
-        return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64())).cast(kind, safe=False), _none(
-            column
-        )
+        finite = pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+        return finite.cast(kind, safe=False), _none(column)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     low, high = np.iinfo(kind.to_pandas_dtype()).min, np.iinfo(kind.to_pandas_dtype()).max

@@ -1,7 +1,7 @@
 """Rows as read to rows as the contract has them: the one gate every adapter's rows pass, in this order.
 
-types, required values, times in range, text made safe, ids seen before. A row that fails is counted under the first reason
-that applies, with the place of the first such row; all that is left has exactly the schema of ``EXCHANGES``.
+types, required values, times in range, text made safe, ids seen before. A row that fails is counted under the first
+reason that applies, with the place of the first such row; all that is left has exactly the schema of ``EXCHANGES``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stillwatch.adapters.intake.texts import NOTES, mended
 from stillwatch.tables import EXCHANGES, Table
 
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 DUPLICATE = "duplicate"
 DIFFERENT_DUPLICATE = "duplicate exchange_id with different content"
@@ -31,7 +32,7 @@ TIME_HINT = "times are ISO 8601, or seconds, ms, us or ns since 1970; no zone me
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Columns as read, of whatever types, under canonical names; ``places`` holds each row's line or row in the file."""
+    """Columns as read, of any types, under canonical names; ``places`` holds each row's line or row in the file."""
 
     path: Path
     columns: Mapping[str, pa.Array]
@@ -42,23 +43,41 @@ class Chunk:
         return len(self.places)
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Tells the report about some rows of a batch, by their places."""
+
+    path: Path
+    places: Rows
+    report: Report
+
+    def note(self, what: str, mask: Mask) -> None:
+        rows = np.flatnonzero(mask)
+        if len(rows):
+            self.report.note(what, len(rows), place(self.path, int(self.places[rows[0]])))
+
+    def reject(self, reason: str, mask: Mask, hint: str = "") -> None:
+        rows = np.flatnonzero(mask)
+        if len(rows):
+            self.report.reject(reason, len(rows), place(self.path, int(self.places[rows[0]])), hint)
+
+
 class Sieve:
     """Which rows of a chunk still stand; a row falls once, for the first reason that applies."""
 
     def __init__(self, chunk: Chunk, report: Report) -> None:
-        self._chunk, self._report = chunk, report
+        self._told = Telling(chunk.path, chunk.places, report)
         self.stands = np.ones(len(chunk), bool)
 
-    def drop(self, mask: npt.NDArray[np.bool_], reason: str, hint: str = "") -> None:
-        fallen = np.flatnonzero(mask & self.stands)
-        if len(fallen):
-            self.stands[fallen] = False
-            self.count(fallen, reason, hint)
+    def drop(self, mask: Mask, reason: str, hint: str = "") -> None:
+        self._told.reject(reason, mask & self.stands, hint)
+        self.stands &= ~mask
 
-    def count(self, rows: Rows, reason: str, hint: str) -> None:
-        self._report.reject(reason, len(rows), place(self._chunk.path, int(self._chunk.places[rows[0]])), hint)
+    def count(self, mask: Mask, reason: str, hint: str) -> None:
+        """Tells of rows that stand all the same."""
+        self._told.reject(reason, mask, hint)
 
-    def misfit(self, mask: npt.NDArray[np.bool_], reason: str, hint: str) -> None:
+    def misfit(self, mask: Mask, reason: str, hint: str) -> None:
         """Rows with a value that could not be read."""
         self.drop(mask, reason, hint)
 
@@ -70,8 +89,8 @@ def conform(chunk: Chunk, report: Report) -> Iterator[pa.RecordBatch]:
     columns = shaped(chunk, EXCHANGES, sieve)
     _check_times(columns["time"], sieve, report)
     batch, places = standing(columns, EXCHANGES, sieve, chunk.places)
-    batch = _safe(batch, chunk, places, report)
-    batch = _first_seen(batch, chunk, places, report)
+    told = Telling(chunk.path, places, report)
+    batch = _first_seen(_safe(batch, told), told)
     report.rows_kept += len(batch)
     for column in EXCHANGES.names:
         present = len(batch) - batch[column].null_count
@@ -99,8 +118,8 @@ def _hint(name: str, chunk: Chunk) -> str:
     return chunk.hints.get(name, TIME_HINT if name in ("time", "created_at", "released_at") else "")
 
 
-def _is_missing(column: pa.Array) -> npt.NDArray[np.bool_]:
-    missing: npt.NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
+def _is_missing(column: pa.Array) -> Mask:
+    missing: Mask = column.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_string(column.type):
         empty = pc.equal(pc.binary_length(column), 0).fill_null(False)
         missing = missing | empty.to_numpy(zero_copy_only=False)
@@ -123,45 +142,44 @@ def standing(columns: Mapping[str, pa.Array], table: Table, sieve: Sieve, places
     return batch.filter(pa.array(sieve.stands)), places[sieve.stands]
 
 
-def _safe(batch: pa.RecordBatch, chunk: Chunk, places: Rows, report: Report) -> pa.RecordBatch:
+def _safe(batch: pa.RecordBatch, told: Telling) -> pa.RecordBatch:
     """Text mended; counts below zero, which some gateways write for "unknown", made null."""
     columns = []
     for field, column in zip(batch.schema, batch.columns):
         if pa.types.is_string(field.type):
-            column, flags = mended(field.name, column, report.limits.text_bytes)
-            for flag, what in NOTES.items() if flags is not None else ():
-                _note(what.format(report.limits.text_bytes), field.name, flags & flag != 0, chunk, places, report)
-        elif pa.types.is_integer(field.type) and column.null_count < len(column) and pc.min(column).as_py() < 0:
-            negative = pc.less(column, pa.scalar(0, field.type)).fill_null(False)
-            _note(
-                "below zero, taken as unknown",
-                field.name,
-                negative.to_numpy(zero_copy_only=False),
-                chunk,
-                places,
-                report,
-            )
-            column = pc.if_else(negative, pa.scalar(None, field.type), column)
+            column = _mended(field.name, column, told)
+        elif pa.types.is_integer(field.type):
+            column = _not_negative(field.name, column, told)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def _note(
-    what: str, name: str, mask: npt.NDArray[np.bool_], chunk: Chunk, places: Rows, report: Report
-) -> None:  # fmt: skip
-    rows = np.flatnonzero(mask)
-    if len(rows):
-        report.note(f"{name}: {what}", len(rows), place(chunk.path, int(places[rows[0]])))
+def _mended(name: str, column: pa.Array, told: Telling) -> pa.Array:
+    longest = told.report.limits.text_bytes
+    column, flags = mended(name, column, longest)
+    if flags is not None:
+        for flag, what in NOTES.items():
+            told.note(f"{name}: {what.format(longest)}", flags & flag != 0)
+    return column
 
 
-def _first_seen(batch: pa.RecordBatch, chunk: Chunk, places: Rows, report: Report) -> pa.RecordBatch:
+def _not_negative(name: str, column: pa.Array, told: Telling) -> pa.Array:
+    if column.null_count == len(column) or pc.min(column).as_py() >= 0:
+        return column
+    negative = pc.less(column, pa.scalar(0, column.type)).fill_null(False)
+    told.note(f"{name}: below zero, taken as unknown", negative.to_numpy(zero_copy_only=False))
+    return pc.if_else(negative, pa.scalar(None, column.type), column)
+
+
+def _first_seen(batch: pa.RecordBatch, told: Telling) -> pa.RecordBatch:
     """Rows whose exchange_id was not met before in this reading."""
-    marks = report.seen.mark(batch["exchange_id"], report.seen.content_hashes(batch))
-    for mark, reason in ((SAME, DUPLICATE), (DIFFERENT, DIFFERENT_DUPLICATE)):
-        rows = np.flatnonzero(marks == mark)
-        if len(rows):
-            report.reject(reason, len(rows), place(chunk.path, int(places[rows[0]])))
-    return batch if not marks.any() else batch.filter(pa.array(marks == 0))
+    seen = told.report.seen
+    marks = seen.mark(batch["exchange_id"], seen.content_hashes(batch))
+    if not marks.any():
+        return batch
+    told.reject(DUPLICATE, marks == SAME)
+    told.reject(DIFFERENT_DUPLICATE, marks == DIFFERENT)
+    return batch.filter(pa.array(marks == 0))
 
 
 def _pieces(batch: pa.RecordBatch, report: Report) -> Iterator[pa.RecordBatch]:

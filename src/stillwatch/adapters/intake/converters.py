@@ -1,7 +1,7 @@
 """The small named functions a field map can put between a field and a column (``as = "..."``).
 
-Each takes the value found, of any shape, and returns what belongs in the column, None where the value has nothing of it.
-Messages are read in every provider's shape: ``content`` or ``parts``, text or lists of typed parts.
+Each takes the value found, of any shape, and returns what belongs in the column, None where the value has nothing of
+it. Messages are read in every provider's shape: ``content`` or ``parts``, text or lists of typed parts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OFF = {"", "none", "disabled", "off", "false", "0"}
 
 
 def text(value: Any) -> str | None:
-    """All text of a content: itself, or that of its typed parts, a line each. Reasoning and tool results are no text."""
+    """All text of a content: itself, or that of its typed parts, a line each; not reasoning, not tool results."""
     if isinstance(value, str):
         # Attributes hold parts as JSON text; other JSON is what somebody wrote.
         inner = unjson(value)
@@ -101,7 +101,7 @@ ANSWERS = ("choices", "output", "content", "parts", "message")
 
 
 def answer_text(value: Any) -> str | None:
-    """Text of an answer: a message, chat choices, a Responses output, a list of messages, or the JSON of one of these."""
+    """Text of an answer: a message, chat choices, a Responses output, messages, or the JSON of these."""
     if isinstance(value, str):
         inner = unjson(value)
         told = inner[0] if isinstance(inner, list) and _are_objects(inner) else inner
@@ -170,7 +170,9 @@ def is_asked(value: Any) -> bool | None:
 
 
 def asks_logprobs(value: Any) -> bool | None:
-    """Whether token probabilities were asked for: ``logprobs``, ``top_logprobs``, or a Responses ``include`` naming them."""
+    """Whether token probabilities were asked for: ``logprobs``, ``top_logprobs``, or a Responses ``include`` naming
+    them.
+    """
     value = unjson(value)
     if isinstance(value, list):
         return any("logprobs" in str(v) for v in value)

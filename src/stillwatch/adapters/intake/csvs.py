@@ -149,7 +149,9 @@ class Reading:
 
 
 class Cutter:
-    """Finds where the last whole record of a text ends, newlines inside quotes passed over; the first text has the header."""
+    """Finds where the last whole record of a text ends, newlines inside quotes passed over; the first text has the
+    header.
+    """
 
     def __init__(self) -> None:
         self._delimiter = ""
@@ -164,12 +166,12 @@ def _last_end(text: Any, delimiter: int) -> Any:
     inside, at_start, last = False, True, 0
     for i in range(len(text)):
         c = text[i]
-        # A quote opens at the start of a field only; right after a closing one it is the second half of a doubled quote.
+        # A quote opens at the start of a field only; right after a closing one it is half of a doubled one.
         if c == 34 and (inside or at_start):
             inside = not inside
         elif c == 10 and not inside:
             last = i + 1
-        at_start = (not inside) and (c == 10 or c == delimiter or c == 34)
+        at_start = (not inside) and (c == 10 or c == delimiter or c == 34)  # noqa: PLR1714
     return last
 
 
@@ -189,5 +191,5 @@ def _record_lines(text: Any, delimiter: int, newlines: int) -> Any:
                     out[count] = begun
                     count += 1
                 begun, start = line, i + 1
-        at_start = (not inside) and (c == 10 or c == delimiter or c == 34)
+        at_start = (not inside) and (c == 10 or c == delimiter or c == 34)  # noqa: PLR1714
     return out[:count].copy()

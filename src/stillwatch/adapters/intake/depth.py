@@ -1,4 +1,6 @@
-"""Lines of JSON nested deeper than a parser should follow: Arrow's recurses without a limit and takes the process with it."""
+"""Lines of JSON nested deeper than a parser should follow: Arrow's recurses without a limit and takes the process with
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def deep_lines(text: bytes) -> npt.NDArray[np.int64]:
 
 @njit(cache=True, nogil=True)
 def _most_opened(data: Any) -> Any:
-    """At least the largest count of opening brackets on a line, wherever they stand; up to a stretch's worth too many."""
-    most, count = 0, 0
+    """At least the largest count of opening brackets on a line, wherever they stand; perhaps a stretch's worth more."""
+    most, count = np.int64(0), np.int64(0)
     for start in range(0, len(data), STRETCH):
         opened, ended = np.uint8(0), np.uint8(0)
         for c in data[start : start + STRETCH]:

@@ -1,4 +1,4 @@
-"""Dotted paths into nested records, whose keys may hold dots themselves, and whose values may be JSON written as text."""
+"""Dotted paths into nested records, whose keys may hold dots and whose values may be JSON as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders in, bytes out: decompressed by their first bytes, whatever the name says, and never without bound."""
+"""Files and folders in, bytes out: decompressed by their first bytes, whatever their name, never without bound."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def fault(path: Path, reason: str, hint: str = "") -> InputRejected:
 
 
 def listed(path: Path) -> list[Path]:
-    """The file itself, or all files below a folder in the order of their names; hidden ones and Spark's marks left out."""
+    """The file itself, or all files below a folder by name; hidden ones and Spark's marks left out."""
     if path == STDIN:
         return [path]
     if not path.exists():
         raise fault(path, "no such file or folder", "give the log's file or folder, or - for standard input")
-    if not path.is_dir():
+    if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise fault(path, "neither a file nor a folder", "pipe it in instead, and give - as the log")
     files = sorted(p for p in _below(path) if not _is_hidden(p.relative_to(path)))
     if not files:
         raise fault(path, "the folder holds no files", "give a folder with Parquet, NDJSON or CSV files")
@@ -48,7 +50,7 @@ def _below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         known.add((stat.st_dev, stat.st_ino))
-        yield from (Path(root) / name for name in names)
+        yield from (p for name in names if (p := Path(root) / name).is_file() or p.is_symlink())
 
 
 def _is_hidden(path: Path) -> bool:

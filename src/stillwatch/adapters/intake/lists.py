@@ -1,4 +1,6 @@
-"""The two small tables beside a log: accounts, and when models were released. Parquet, NDJSON or CSV; a file or a folder."""
+"""The two small tables beside a log: accounts, and when models were released. Parquet, NDJSON or CSV; a file or a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillwatch.adapters.intake.conform import Chunk, Sieve, shaped, standing
+from stillwatch.adapters.intake.conform import Chunk, Mask, Sieve, shaped, standing
 from stillwatch.adapters.intake.csvs import csv_chunks
 from stillwatch.adapters.intake.files import PARQUET, fault, head_of, listed
 from stillwatch.adapters.intake.ndjson import ndjson_chunks
@@ -24,8 +25,8 @@ from stillwatch.tables import ACCOUNTS, MODELS, Table
 def read_accounts(path: Path) -> tuple[pa.Table, list[Reject]]:
     """Accounts in the schema of ``ACCOUNTS``, one row each, and what was left out.
 
-    Equal rows are one; of rows that differ the one created last stays, or the last in the file, and the others are counted.
-    InputRejected where no row can be read.
+    Equal rows are one; of rows that differ the one created last stays, or the last in the file, and the others are
+    counted. InputRejected where no row can be read.
     """
     return _read(Path(path), ACCOUNTS, "created_at")
 
@@ -63,10 +64,8 @@ def _chunks(path: Path, table: Table, report: Report) -> Iterator[Chunk]:
 class Lenient(Sieve):
     """A value that cannot be read costs itself: losing the row would lose the organisation an account declares."""
 
-    def misfit(self, mask: npt.NDArray[np.bool_], reason: str, hint: str) -> None:
-        wrong = np.flatnonzero(mask)
-        if len(wrong):
-            self.count(wrong, f"{reason}; the value is left out", hint)
+    def misfit(self, mask: Mask, reason: str, hint: str) -> None:
+        self.count(mask, f"{reason}; the value is left out", hint)
 
 
 def _shaped(chunk: Chunk, table: Table, report: Report) -> pa.RecordBatch:

@@ -122,7 +122,7 @@ class Reading:
         return dict(zip(read.schema.names, read.columns)), lines
 
     def _parsed_otherwise(self, block: Block) -> tuple[dict[str, pa.Array], Rows] | None:
-        """As ``_parsed``, after looking at how the first lines are written: ids as numbers, unknown fields that vary."""
+        """As ``_parsed``, after a look at the first lines: ids written as numbers, unknown fields that vary."""
         sample = [
             row for text in block.text.split(b"\n", FEW_LINES)[:FEW_LINES] if isinstance(row := _loaded(text), dict)
         ]
@@ -139,7 +139,7 @@ class Reading:
         return parsed
 
     def _types_of(self, sample: list[dict[str, Any]]) -> dict[str, pa.DataType]:
-        """How the columns that are not text are written, by some rows; by their canonical type where no row has them."""
+        """How the columns that are not text are written, by some rows; as the table has them where no row does."""
         wanted = {c.name: c.type for c in self.table.columns if c.name not in self.texts}
         seen = {n: a.type for n, a in columns_of(sample, wanted).items()}
         return {n: _json_type(seen.get(n, pa.null()), kind) for n, kind in wanted.items()}

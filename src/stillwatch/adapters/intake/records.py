@@ -1,4 +1,5 @@
-"""Records of foreign formats as Python objects: NDJSON, JSON documents, CSV and Parquet, told apart by their first bytes.
+"""Records of foreign formats as Python objects: NDJSON, JSON documents, CSV and Parquet, told apart by their first
+bytes.
 
 A foreign record is nested and varied, so each is parsed on its own; what comes of it is columnar again a block later.
 """
@@ -122,7 +123,7 @@ def _of_document(stream: Stream, path: Path, report: Report) -> Iterator[Records
 
 
 def _decoded(text: str, line: int) -> tuple[Records, int, int, bool]:
-    """Whole objects at the start of a text, where they end, the line there, and whether something is left that is none."""
+    """Whole objects at the start of a text, where they end, the line there, and whether what is left is none."""
     found: Records = []
     at = 0
     while True:

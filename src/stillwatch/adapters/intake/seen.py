@@ -1,8 +1,10 @@
-"""Which exchange_ids were read before: an open-addressing table of 64-bit keyed hashes with a 16-bit mark of the content.
+"""Which exchange_ids were read before: an open-addressing table of 64-bit keyed hashes with a 16-bit mark of the
+content.
 
-Ten bytes a slot, at most 70 % full, doubling: 10 million ids take 168 MB, 252 MB while growing. Keys are secret per run,
-so nobody can choose ids that collide; two different ids collide with a chance of about n²/2⁶⁵, 3 in a million at 10 million.
-A re-sent row of other content is taken for the same one with a chance of 1 in 65,536, which only blurs the reason counted.
+Ten bytes a slot, at most 70 % full, doubling: 10 million ids take 168 MB, 252 MB while growing. Keys are secret per
+run, so nobody can choose ids that collide; two different ids collide with a chance of about n²/2⁶⁵, 3 in a million at
+10 million. A re-sent row of other content is taken for the same one with a chance of 1 in 65,536, which only blurs the
+reason counted.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Seen:
         return self._ids.nbytes + self._contents.nbytes
 
     def mark(self, ids: pa.Array, contents: Words) -> npt.NDArray[np.uint8]:
-        """NEW, SAME or DIFFERENT for each id, in order, also within the batch; ``contents`` are hashes of whole rows."""
+        """NEW, SAME or DIFFERENT for each id, in order, also within the batch; ``contents`` are row hashes."""
         self._reserve(self._count + len(ids))
         keys = self._privacy.hash_strings(ids, "exchange_id").view(np.uint64)
         marks, added = _mark(self._ids, self._contents, keys, (contents >> np.uint64(48)).astype(np.uint16))
@@ -62,7 +64,7 @@ class Seen:
         self._ids, self._contents = ids, contents
 
     def content_hashes(self, batch: pa.RecordBatch) -> Words:
-        """A 64-bit hash of each row's strings and numbers (lists apart). Keyed, equal for equal rows of equal schema."""
+        """A 64-bit hash of each row's strings and numbers (lists apart). Keyed; equal for equal rows."""
         total = np.full(len(batch), self._privacy.seed("content"), np.uint64)
         for number, column in enumerate(batch.columns):
             if pa.types.is_string(column.type):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from stillwatch.adapters.intake.adapter import Adapter
 from stillwatch.adapters.intake.estimate import estimated_rows
-from stillwatch.adapters.intake.files import fault, head_of, listed, size_of
+from stillwatch.adapters.intake.files import fault, head_of, size_of
 from stillwatch.adapters.intake.report import Limits, Report, label
 from stillwatch.errors import InputRejected, Reject
 
@@ -23,8 +23,8 @@ SHOWN_FAULTS = 20
 class Source:
     """A log. Iterating yields batches of ``EXCHANGES`` in the order of files and rows, each exchange_id once.
 
-    While and after that, the counts say what became of every row. Iterating anew starts them anew. InputRejected at the end
-    where not one row could be judged; a bad file or row among good ones is a Reject.
+    While and after that, the counts say what became of every row. Iterating anew starts them anew. InputRejected at the
+    end where not one row could be judged; a bad file or row among good ones is a Reject.
     """
 
     path: Path

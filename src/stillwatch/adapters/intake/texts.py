@@ -1,7 +1,7 @@
 """Text that is safe to hold: valid UTF-8, no NUL bytes, content no longer than the limit.
 
-What is wrong is replaced, never a reason to lose the row: U+FFFD in content; in ids and other short values the broken bytes
-are spelt out (``\\xff``), so that two different values stay two.
+What is wrong is replaced, never a reason to lose the row: U+FFFD in content; in ids and other short values the broken
+bytes are spelt out (``\\xff``), so that two different values stay two.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _flags(data: Any, starts: Any, ends: Any, limit: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _has_nul(data: Any, start: Any, end: Any) -> Any:
-    for i in range(start, end):
+    for i in range(start, end):  # noqa: SIM110 (a loop is what compiles well)
         if data[i] == 0:
             return True
     return False

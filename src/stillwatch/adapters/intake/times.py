@@ -1,8 +1,8 @@
 """Times of any spelling, as microseconds UTC.
 
-Numbers are epochs whose magnitude gives the unit, value by value: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds,
-above that nanoseconds. Text is ISO 8601 with or without a zone (none means UTC), or such a number. A value that cannot be
-read comes back as null and is marked as failed; a null is null.
+Numbers are epochs whose magnitude gives the unit, value by value: below 1e11 seconds, 1e14 milliseconds, 1e17
+microseconds, above that nanoseconds. Text is ISO 8601 with or without a zone (none means UTC), or such a number. A
+value that cannot be read comes back as null and is marked as failed; a null is null.
 """
 
 from __future__ import annotations

@@ -26,9 +26,11 @@ def one(record: Record, report: Report, place: str) -> Iterator[Record]:
 
 
 def otlp(record: Record, report: Report, place: str) -> Iterator[Record]:
-    """The inferences in one OTLP export request: attributes of resource and span or log record, merged, under their names.
+    """The inferences in one OTLP export request: attributes of resource and span or log record, merged, under their
+    names.
 
-    Beside them stand ``span.*`` or ``log.*`` (ids, name, times). Spans and log records that are no inferences are noted.
+    Beside them stand ``span.*`` or ``log.*`` (ids, name, times). Spans and log records that are no inferences are
+    noted.
     """
     for resource, span in _leaves(record, "resourceSpans", "scopeSpans", "spans"):
         yield from _inference(_of_span(resource, span), report, place)
