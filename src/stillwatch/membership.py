@@ -93,9 +93,11 @@ def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = 
     own[members] = support
     mine = own[account, KIND_FAMILY[holdings.kind[values[position]]]]
     s, total = inside[position] - mine, sizes[position] - mine
+    # Somebody in a big cluster will share a home network with anybody: what chance gives, and two deviations, is taken off.
+    due = total * outside[position]
+    s = np.maximum(0.0, s - due - 2 * np.sqrt(due))
     ratio = (s + 2 * outside[position]) / (total + 2) / outside[position]
-    # A value that no other member holds says no more than one that does not match.
-    gain = np.where(s >= 1, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
+    gain = np.where(s > 0, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
     candidates = np.flatnonzero(reached)
     row = (np.cumsum(reached) - 1)[account]
     kind = holdings.kind[values[position]]
@@ -178,54 +180,95 @@ def merge(clusters: list[np.ndarray], scored: list[Scored], rules: Rules) -> lis
 
 APART = 0.15
 """Two parts of a cluster are apart if their members share less than this part of what members of one part share."""
-WHO = np.array([TRACES[KINDS[k].family] < 2 and KINDS[k].cap > 0 and k != "signup_day" for k in KIND_NAMES])
-"""Kinds that say who pays and where from, and not what is asked."""
+WHO = np.array([TRACES[KINDS[k].family] < 2 and KINDS[k].cap > 0 for k in KIND_NAMES])
+"""Kinds that say who pays, when they came and where from, and not what is asked."""
+ASKED = np.array([KINDS[k].family == "template" and KINDS[k].cap > 0 for k in KIND_NAMES])
 
 
-def split(holdings: Holdings, members: np.ndarray, smallest: int = 12) -> list[np.ndarray]:
-    """Take apart a cluster that only wording holds together: two operators may use one public prompt.
+def split(holdings: Holdings, members: np.ndarray, smallest: int = 10) -> list[np.ndarray]:
+    """Take apart a cluster that only wording holds together: two operators, or an operator and a company, may use one prompt.
 
-    Parts are communities over payers and networks. They stand apart only if each is sizeable, tied by several values, and
-    shares next to nothing with the others; who has no such value goes where the rest of its evidence points.
+    Communities over what is asked, then communities over who pays and where from, are candidates; in both cases parts
+    stand apart only if each has payers, networks or sign-ups of its own and next to none in common with the others. Who is in
+    no sizeable part goes where the most of its evidence points.
     """
-    position, value = holdings.values_of(members)
-    keep = WHO[holdings.kind[value]] & (holdings.holders[value] <= holdings.cap()[value])
-    position, value = position[keep], value[keep]
-    number, values = dense(value)
-    count = np.bincount(number, minlength=len(values))
-    keep = count[number] >= 2
-    if len(members) < 2 * smallest or not keep.any():
+    parts = [members]
+    for kinds in (ASKED, WHO):
+        parts = [p for part in parts for p in split_by(holdings, part, kinds, smallest)]
+    return parts
+
+
+def split_by(holdings: Holdings, members: np.ndarray, kinds: np.ndarray, smallest: int) -> list[np.ndarray]:
+    """One round of ``split``: communities over ``kinds``, held apart by ``WHO``."""
+    if len(members) < 2 * smallest:
         return [members]
-    position, number = position[keep], number[keep]
-    weight = np.log2(holdings.n / holdings.holders[values])
-    parts = communities(position, number, weight[number], len(members), len(values))
-    blocks = apart([p for p in parts if len(p) >= 4], position, number, weight, len(members))
-    sizeable = [b for b in blocks if len(b) >= max(smallest, 0.2 * len(members)) and pooled(b, position, number)]
+    asked = shared_values(holdings, members, kinds)
+    who = shared_values(holdings, members, WHO)
+    if not len(asked.number) or not len(who.number):
+        return [members]
+    parts = communities(asked.position, asked.number, asked.weight[asked.number], len(members), len(asked.weight))
+    blocks = apart([p for p in parts if len(p) >= smallest], who, len(members))
+    sizeable = [b for b in blocks if len(b) >= max(smallest, 0.03 * len(members))]
+    if kinds is WHO:
+        sizeable = [b for b in sizeable if len(b) >= min(60, 0.2 * len(members)) and pooled(b, who.position, who.number)]
     if len(sizeable) < 2:
         return [members]
-    cores = [np.sort(members[b]) for b in sizeable]
-    return assigned(holdings, members, cores)
+    return assigned(holdings, members, [np.sort(members[b]) for b in sizeable])
 
 
-def apart(
-    parts: list[np.ndarray], position: np.ndarray, number: np.ndarray, weight: np.ndarray, size: int
-) -> list[np.ndarray]:
-    """Join parts whose members share with each other nearly what they share among themselves."""
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Values that at least two members hold: pairs (position among the members, value number), bits of each value."""
+
+    position: np.ndarray
+    number: np.ndarray
+    weight: np.ndarray
+
+
+def shared_values(holdings: Holdings, members: np.ndarray, kinds: np.ndarray) -> Shared:
+    """The rare values of ``kinds`` that at least two of ``members`` hold."""
+    position, value = holdings.values_of(members)
+    keep = kinds[holdings.kind[value]] & (holdings.holders[value] <= holdings.cap()[value])
+    number, values = dense(value[keep])
+    count = np.bincount(number, minlength=len(values))
+    shared = count[number] >= 2
+    number, kept = dense(number[shared])
+    return Shared(position[keep][shared], number, np.log2(holdings.n / holdings.holders[values[kept]]))
+
+
+def apart(parts: list[np.ndarray], who: Shared, size: int, least: int = 6) -> list[np.ndarray]:
+    """Join parts whose members share with each other nearly what they share among themselves, the closest first.
+
+    A part with fewer than ``least`` coincidences of its own cannot be told apart and is left out.
+    """
     label = np.full(size, -1)
     for k, part in enumerate(parts):
         label[part] = k
-    inside = label[position] >= 0
-    held = np.zeros((len(parts), len(weight)))
-    np.add.at(held, (label[position[inside]], number[inside]), 1)
-    sizes = np.array([len(p) for p in parts], float)
+    inside = label[who.position] >= 0
+    held = np.zeros((len(parts), len(who.weight)))
+    np.add.at(held, (label[who.position[inside]], who.number[inside]), 1)
+    told = np.maximum(held - 1, 0).sum(axis=1) >= least
+    blocks, held = [p for p, t in zip(parts, told) if t], held[told]
+    while len(blocks) > 1:
+        closeness = likeness(held, who.weight, np.array([len(b) for b in blocks], float))
+        i, j = np.unravel_index(int(np.argmax(closeness)), closeness.shape)
+        if closeness[i, j] < APART:
+            break
+        i, j = min(i, j), max(i, j)
+        blocks[i] = np.concatenate([blocks[i], blocks[j]])
+        held[i] += held[j]
+        del blocks[j]
+        held = np.delete(held, j, axis=0)
+    return blocks
+
+
+def likeness(held: np.ndarray, weight: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """What a pair across two parts shares, over what a pair within the less tied of them shares; -1 on the diagonal."""
     cross = (held * weight) @ held.T / np.outer(sizes, sizes)
     own = (held * (held - 1) * weight).sum(axis=1) / np.maximum(1, sizes * (sizes - 1))
-    close = cross >= APART * np.minimum.outer(own, own)
-    blocks: list[list[int]] = []
-    for k in np.argsort(-sizes):
-        friends = [b for b in blocks if any(close[k, other] for other in b)]
-        blocks = [b for b in blocks if b not in friends] + [[int(k), *(x for b in friends for x in b)]]
-    return [np.concatenate([parts[k] for k in b]) for b in blocks]
+    ratio = cross / np.maximum(1e-12, np.minimum.outer(own, own))
+    np.fill_diagonal(ratio, -1)
+    return ratio
 
 
 def pooled(block: np.ndarray, position: np.ndarray, number: np.ndarray) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
+
+_DECODE = json.JSONDecoder(strict=False).decode
 
 
 def dig(node: Any, path: str) -> Any:
@@ -32,9 +35,13 @@ def dig(node: Any, path: str) -> Any:
 
 def unjson(value: Any) -> Any:
     """A list or object that was written as JSON text, parsed; anything else as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
-        return value
+    return _parsed(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else value
+
+
+# Several columns are read from one text of messages, one after the other: a few are enough.
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
     try:
-        return json.loads(value, strict=False)
+        return _DECODE(text)
     except (ValueError, RecursionError):
-        return value
+        return text

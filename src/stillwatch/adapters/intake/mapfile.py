@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,15 @@ class Match:
         return not self.any or any(_holds(record, t) for t in self.any)
 
 
+@cache
+def _parts(test: str) -> tuple[str, str, str]:
+    """Path, sign and value of a test; sign and value may be empty."""
+    path, sign, wanted = re.split("([=~])", test, maxsplit=1) if re.search("[=~]", test) else (test, "", "")
+    return path, sign, wanted
+
+
 def _holds(record: Record, test: str) -> bool:
-    path, sign, wanted = re.match(r"^([^=~]+)([=~]?)(.*)$", test).groups()  # type: ignore[union-attr]
+    path, sign, wanted = _parts(test)
     value = dig(record, path)
     if not sign:
         return value is not None

@@ -82,7 +82,7 @@ def _is_lines(head: bytes) -> bool:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape"), strict=False)
+        return _DECODER.decode(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
         return None
 
