@@ -21,7 +21,7 @@ from stillwatch.testing import check_detector, difference, evidence, found_in
 
 DETECTORS: dict[str, Detector] = discover("detectors")
 
-CARDS = [("a", "card", "x"), ("b", "card", "x"), ("c", "card", "y"), ("c", "card", None), ("d", "net", "x")]
+CARDS = [("a", "card", "x"), ("b", "card", "x"), ("c", "card", "y"), ("d", "net", "x")]
 
 SAMPLE = Detector(
     name="sample",
@@ -185,6 +185,20 @@ def test_overrides_reach_the_steps_and_unknown_ones_are_refused() -> None:
 def test_a_detector_that_cannot_be_is_refused(change: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         dataclasses.replace(SAMPLE, **change)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tables", "fault"),
+    [
+        ([("a", "card")], {}, "3 to 6 fields"),
+        ([], {"homes": []}, "no such table: homes"),
+        ([("a", "card", None)], {}, "lacks 'value'"),
+        ([], {"facts": [{"account": "a", "colour": 1}]}, "colour"),
+    ],
+)
+def test_an_example_that_cannot_be_is_refused(rows: list[Any], tables: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        inputs(Example("wrong", rows, tables=tables))
 
 
 def test_words_in_quotes_and_comments_are_no_sql() -> None:

@@ -11,7 +11,8 @@ from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.types import Alternative
 
 SITE_NETS = 4
-"""A site (an office, a campus, a venue) is at most this many networks."""
+SITE_PEOPLE = 8
+"""A site (an office, a campus, a venue) is at most so many networks, and at least so many people for each."""
 
 
 def consider(case: Case, holdings: Holdings) -> tuple[Alternative, ...]:
@@ -31,12 +32,16 @@ def one_payer(case: Case, _: Holdings) -> Alternative | None:
 
 
 def one_site(case: Case, _: Holdings) -> Alternative | None:
-    """A few networks carry most of everybody's traffic: a class, a venue, an office."""
-    share = np.sort(case.tables["case_sites"]["share"].to_numpy())[::-1]
+    """A few networks carry most of everybody's traffic: a class, a venue, an office.
+
+    Only where there are far more people than networks: a small ring on a few rented networks is no site.
+    """
+    share = np.sort(case.tables["case_sites"]["share"].to_numpy())[::-1] / case.size
     if not len(share):
         return None
-    top = float(share[:SITE_NETS].sum() / case.size)
-    return Alternative("one site", top >= 0.5, f"{SITE_NETS} networks carry {top:.0%} of the accounts' traffic")
+    nets = min(SITE_NETS, max(1, case.size // SITE_PEOPLE))
+    top = float(share[:nets].sum())
+    return Alternative("one site", top >= 0.5, f"{nets} networks carry {top:.0%} of the accounts' traffic")
 
 
 def one_domain(case: Case, _: Holdings) -> Alternative | None:

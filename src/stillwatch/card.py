@@ -18,13 +18,19 @@ from stillwatch.tables import EXCHANGES
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Rows read and kept, rows that hold each canonical column, fields nobody asked for, faults, blind detectors."""
+    """What a log holds: rows read and kept, files by adapter, rows that hold each canonical column.
+
+    ``unknown`` counts rows by field that no column takes, ``rejects`` what was left out, ``notes`` what was changed on
+    the way in, ``blind`` the detectors that cannot work, each with the reason.
+    """
 
     rows_read: int
     rows_kept: int
+    formats: Mapping[str, int]
     coverage: Mapping[str, int]
     unknown: Mapping[str, int]
     rejects: tuple[str, ...]
+    notes: tuple[str, ...]
     blind: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,9 +39,11 @@ class Card:
         return {
             "rows_read": self.rows_read,
             "rows_kept": self.rows_kept,
+            "formats": dict(self.formats),
             "coverage": {c.name: round(self.coverage.get(c.name, 0) / rows, 4) for c in EXCHANGES.columns},
             "unknown": dict(self.unknown),
             "rejects": list(self.rejects),
+            "notes": list(self.notes),
             "blind": dict(self.blind),
         }
 
@@ -47,15 +55,23 @@ def look(log: Path, accounts: Path | None, models: Path | None, adapter: str | N
     source = read_exchanges(log, adapter=adapter, maps=maps)
     for _ in source:
         pass
-    blind = blindness(discover("detectors"), source.coverage, declared, released)
-    rejects = tuple(str(r) for r in (*source.rejects, *faults, *more))
-    return Card(source.rows_read, source.rows_kept, dict(source.coverage), dict(source.unknown), rejects, blind)
+    return Card(
+        rows_read=source.rows_read,
+        rows_kept=source.rows_kept,
+        formats=dict(source.formats),
+        coverage=dict(source.coverage),
+        unknown=dict(source.unknown),
+        rejects=tuple(str(r) for r in (*source.rejects, *faults, *more)),
+        notes=tuple(str(n) for n in source.notes),
+        blind=blindness(discover("detectors"), source.coverage, declared, released),
+    )
 
 
 def show(card: Card, console: Console) -> None:
     """The card as tables, for a terminal."""
-    console.print(f"{card.rows_read:,} rows read, {card.rows_kept:,} can be judged")
-    table = Table("column", "rows", "share", "meaning", box=None, header_style="bold")
+    formats = ", ".join(f"{name} ({files} file{'s' if files != 1 else ''})" for name, files in card.formats.items())
+    console.print(f"{card.rows_read:,} rows read, {card.rows_kept:,} can be judged; format: {formats}", markup=False)
+    table = Table("column", "rows", "share", "meaning", box=None, header_style="bold", pad_edge=False)
     for c in EXCHANGES.columns:
         rows = card.coverage.get(c.name, 0)
         share = rows / max(1, card.rows_kept)
@@ -66,5 +82,14 @@ def show(card: Card, console: Console) -> None:
     if card.unknown:
         fields = ", ".join(f"{name} ({rows:,})" for name, rows in sorted(card.unknown.items())[:20])
         console.print(f"fields that no column takes: {fields}", markup=False)
-    for reject in card.rejects:
-        console.print(reject, markup=False)
+    for title, lines in (("left out:", card.rejects), ("changed on the way in:", card.notes)):
+        for line in (title, *lines) if lines else ():
+            console.print(line, markup=False, highlight=False)
+
+
+def show_adapters(console: Console) -> None:
+    """The log formats that are known, with what each is."""
+    table = Table("adapter", "format", box=None, header_style="bold", pad_edge=False)
+    for name, adapter in discover("adapters").items():
+        table.add_row(name, adapter.meaning)
+    console.print(table)

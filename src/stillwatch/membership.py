@@ -39,9 +39,11 @@ KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When an account is a member: total bits, and families that must each give at least ``family_bits``."""
+    """When an account is a member: ``bits`` in total to join and ``stay`` to remain, since a cluster that is pruned says
+    less about those who are left; and ``families`` traces that must each give at least ``family_bits``."""
 
     bits: float = 6.0
+    stay: float = 2.0
     family_bits: float = 2.0
     families: int = 2
     rounds: int = 4
@@ -55,13 +57,16 @@ class Scored:
     bits: np.ndarray
     total: np.ndarray
 
-    def members(self, rules: Rules) -> np.ndarray:
-        """Accounts that pass ``rules``, sorted."""
+    def members(self, rules: Rules, present: np.ndarray | None = None) -> np.ndarray:
+        """Accounts that pass ``rules``, sorted; those ``present`` already need less to stay."""
         speaking = np.zeros(len(self.accounts), np.int64)
         for trace in sorted(set(TRACES.values())):
             mine = [f for f, name in enumerate(FAMILIES) if TRACES[name] == trace]
             speaking += (self.bits[:, mine] >= rules.family_bits).any(axis=1)
-        return np.sort(self.accounts[(self.total >= rules.bits) & (speaking >= rules.families)])
+        need = np.full(len(self.accounts), rules.bits)
+        if present is not None:
+            need[np.isin(self.accounts, present)] = rules.stay
+        return np.sort(self.accounts[(self.total >= need) & (speaking >= rules.families)])
 
 
 def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = None) -> Scored:
@@ -134,17 +139,17 @@ def refine(holdings: Holdings, proposals: list[np.ndarray], rules: Rules) -> lis
     clusters = [p for p in proposals if len(p) >= 3]
     for _ in range(rules.rounds):
         scored = [vouched(holdings, c) for c in clusters]
-        clusters = [part for c in claim(scored, rules) for part in split(holdings, c)]
+        clusters = [part for c in claim(scored, rules, clusters) for part in split(holdings, c)]
         clusters = merge(clusters, [vouched(holdings, c) for c in clusters], rules)
     final = [(c, vouched(holdings, c)) for c in clusters]
     return sorted(final, key=lambda pair: (-len(pair[0]), pair[0][0]))
 
 
-def claim(scored: list[Scored], rules: Rules) -> list[np.ndarray]:
+def claim(scored: list[Scored], rules: Rules, present: list[np.ndarray]) -> list[np.ndarray]:
     """Members by cluster, where an account that several claim goes to the one with most bits."""
     if not scored:
         return []
-    claims = [s.members(rules) for s in scored]
+    claims = [s.members(rules, c) for s, c in zip(scored, present)]
     account = np.concatenate(claims)
     which = np.repeat(np.arange(len(claims)), [len(c) for c in claims])
     total = np.concatenate([s.total[np.searchsorted(s.accounts, c)] for s, c in zip(scored, claims)])

@@ -68,11 +68,13 @@ def evidence(
 ) -> pa.Table:
     """What the detector finds in an example, on an engine of its own; ``rng`` shuffles the rows of every table."""
     with engine_factory() as engine:
-        for name, table in inputs(example).items():
-            engine.append(name, table if rng is None else table.take(rng.permutation(table.num_rows)))
-        engine.append("kinds", folds.kinds_table())
-        for name in base_steps(detector):
-            engine.step(name, folds.BASE_STEPS[name])
+        steps = base_steps(detector)
+        text = " ".join([*detector.steps.values(), *(folds.BASE_STEPS[s] for s in steps)])
+        for name, table in (inputs(example) | {"kinds": folds.kinds_table()}).items():
+            if _reads(text, name):
+                engine.append(name, table if rng is None else table.take(rng.permutation(table.num_rows)))
+        for step in steps:
+            engine.step(step, folds.BASE_STEPS[step])
         return run_detector(engine, detector)
 
 
@@ -80,10 +82,14 @@ def base_steps(detector: Detector) -> list[str]:
     """Of the steps all detectors stand on, those that this one reads, and what these read in turn; in order."""
     text, needed = " ".join(detector.steps.values()), []
     for name, sql in reversed(folds.BASE_STEPS.items()):
-        if re.search(rf"\b{name}\b", text):
+        if _reads(text, name):
             needed.append(name)
             text += sql
     return needed[::-1]
+
+
+def _reads(text: str, table: str) -> bool:
+    return re.search(rf"\b{table}\b", text) is not None
 
 
 def found_in(detector: Detector, example: Example, found: pa.Table) -> frozenset[Any]:

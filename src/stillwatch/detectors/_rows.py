@@ -56,6 +56,8 @@ def _table(rows: Sequence[Row], schema: pa.Schema, number: Mapping[str, int]) ->
 def _plain(value: Any, field: pa.Field, number: Mapping[str, int]) -> Any:
     """A value as its column holds it: accounts numbered, words hashed, minutes as moments."""
     if value is None:
+        if not field.nullable:
+            raise ValueError(f"an example's row lacks {field.name!r}")
         return None
     if field.name in _ACCOUNT_COLUMNS:
         return number[value]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -38,10 +40,15 @@ _MEANING = {
 """Settings that results depend on; each engine sets them, whoever started the session."""
 
 
-def session(memory: str, threads: int | None, master: str = "") -> SparkSession:
-    """The process's Spark session, started where there is none: two local threads unless told otherwise."""
+def session(
+    memory: str, threads: int | None, master: str = "", settings: Mapping[str, str] = MappingProxyType({})
+) -> SparkSession:
+    """The process's Spark session, started where there is none: two local threads unless told otherwise.
+
+    ``settings`` are Spark's own, by name, for tuning; what a session was started with stays until the process ends.
+    """
     local = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-    settings = {
+    ours = {
         "spark.driver.memory": memory.upper().removesuffix("B"),
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.ui.enabled": "false",
@@ -49,11 +56,12 @@ def session(memory: str, threads: int | None, master: str = "") -> SparkSession:
         "spark.log.level": "OFF",  # what fails is raised, once, with its step
         "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "stillwatch-warehouse"),
         **({} if master else {"spark.sql.shuffle.partitions": str(threads or 2), **local}),
+        **settings,
     }
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     builder = SparkSession.builder.appName("stillwatch").master(master or f"local[{threads or 2}]")
     try:
-        return builder.config(map=settings).getOrCreate()
+        return builder.config(map=ours).getOrCreate()
     except (PySparkException, OSError) as e:
         raise EngineError(f"Spark does not start: {e}", hint="it needs Java 17 or later, by PATH or JAVA_HOME") from e
 
@@ -78,6 +86,7 @@ class Spark:
             if table in self._tables:
                 source = _as(source, pq.read_schema(next(folder.glob("*.parquet"))))
             folder.mkdir(exist_ok=True)
+            source = pa.Table.from_arrays(source.columns, names=source.column_names)  # any column may hold a null
             pq.write_table(source, folder / f"appended-{self._fresh().name}.parquet")
             self._show(table, folder, None)
         except _FAILURES as e:

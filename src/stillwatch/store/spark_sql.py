@@ -89,6 +89,10 @@ def _value_at(node: Any) -> Any:
     return type(node)(this=node.this, expression=exp.Case(ifs=[exp.If(this=has_value, true=node.expression)]))
 
 
+def _quantile(node: Any) -> Any:
+    return exp.Anonymous(this="percentile", expressions=[node.this, node.expression])
+
+
 _REWRITES: Mapping[type, Callable[[Any], Any]] = {
     exp.Literal: _number,
     exp.Anonymous: _function,
@@ -98,6 +102,7 @@ _REWRITES: Mapping[type, Callable[[Any], Any]] = {
     exp.DayOfWeek: lambda node: _weekday(node.this),
     exp.DayOfWeekIso: lambda node: _iso_weekday(node.this),
     exp.Concat: _concat,
+    exp.PercentileCont: _quantile,
     exp.ArgMax: _value_at,
     exp.ArgMin: _value_at,
 }

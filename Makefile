@@ -1,0 +1,47 @@
+# From a fresh clone, with python3 (3.11 or later) and make alone:  make check
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+DEMO ?= $(PY) -m stillwatch demo
+
+.PHONY: help check lint types imports test test-spark format demo clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+check: lint types imports test test-spark  ## all that must hold before a change is merged
+
+lint: $(READY)  ## style and format
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+types: $(READY)  ## types
+	$(PY) -m mypy
+
+imports: $(READY)  ## imports go down only
+	$(PY) -m pytest tests/test_imports.py
+
+test: $(READY)  ## tests on the embedded engine
+	$(PY) -m pytest -m "not spark"
+
+test-spark: $(READY)  ## tests on Spark; finds Java, or gets it
+	VENV=$(VENV) .ci/with-java $(PY) -m pytest -m spark
+
+format: $(READY)  ## put the code into format
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+demo: $(READY)  ## a log with planted campaigns, judged, and its report
+	$(DEMO)
+
+clean:  ## remove what make has made
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made anew when pyproject.toml changes.
+$(READY): pyproject.toml
+	@.ci/venv $(PYTHON) $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
