@@ -21,6 +21,9 @@ from stillwatch.types import CAPABILITIES, FAMILIES
 ELICITED = 0.5
 """A prompt with at least this mark reads like training data being made."""
 
+PART = 0.25
+"""How much of the usual share of such exchanges a member needs; chance alone makes some accounts lighter than others."""
+
 STEPS = {
     "case_rows": """
         SELECT m.cluster AS cluster, m.account AS account, f.time AS time, f.model AS model, f.wording AS wording,
@@ -153,6 +156,22 @@ def gather(engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, 
         totals = {n: float(v or 0) for n, v in parts["case_totals"].to_pylist()[0].items() if not hasattr(v, "year")}
         cases.append(Case(k, members, scored, shared(holdings, members, scored, degrees), totals, everybody, parts))
     return cases
+
+
+def convene(engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, Scored]], smallest: int = 3) -> list[Case]:
+    """Cases of the clusters less the members that take no part: belonging is not enough to be accused.
+
+    A member takes part if at least one of its exchanges, and at least ``PART`` of the share that is usual in its cluster,
+    is built from a wording that marks the cluster or reads like training data being made.
+    """
+    pruned = []
+    for case in gather(engine, holdings, clusters):
+        rows = case.tables["case_members"]
+        share = rows["taken"].to_numpy() / rows["exchanges"].to_numpy()
+        takes = rows["account"].to_numpy()[(share > 0) & (share >= PART * np.median(share))]
+        kept = np.intersect1d(case.members, takes)
+        pruned.append((kept if len(kept) >= smallest else case.members, case.scored))
+    return gather(engine, holdings, pruned)
 
 
 def by_cluster(rows: pa.Table, clusters: int) -> list[pa.Table]:

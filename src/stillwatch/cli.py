@@ -54,7 +54,7 @@ Exit codes: 0 no campaign, 1 campaigns found, 2 usage, 3 input rejected,
 4 partial, 5 a dependency is down, 130 interrupted.
 """
 
-app = App(name="stillwatch", help=HELP, version=__version__, help_format="plaintext")
+app = App(name="stillwatch", help=HELP, version=__version__, help_format="plaintext", suppress_keyboard_interrupt=False)
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
@@ -355,9 +355,12 @@ def demo(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; every error is a sentence on stderr and an exit code, never a code that means campaigns."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # A lone "-" would be taken for an option; as a path "./-" is the same, and standard input.
+    tokens = ["./-" if token == "-" else token for token in given]
     with _Interrupts() as interrupts:
         try:
-            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
@@ -419,7 +422,8 @@ class _Interrupts:
 
 def _check_out(out: Path) -> None:
     """UsageError where results could not be written to ``out``: better now than after an hour."""
-    standing = next(p for p in (out, *out.absolute().parents) if p.exists())
+    # Unlike Path.exists, this is False, no error, where a folder above may not be looked into.
+    standing = next((p for p in (out, *out.parents, *out.absolute().parents) if os.path.exists(p)), Path("/"))
     if not standing.is_dir():
         raise UsageError(f"{standing}: is a file, but --out is a folder", hint="give the name of a folder")
     if not os.access(standing, os.W_OK | os.X_OK):

@@ -1,7 +1,7 @@
 """The whole way of an exchange, on one page: a log in, campaigns out.
 
     adapters.read_exchanges -> fingerprints.observe -> store.append, folds.fold -> detectors -> clusters.resolve,
-    membership.refine -> cases.gather, scoring.judge, campaigns.name -> results.write
+    membership.refine -> cases.convene, scoring.judge, campaigns.name -> results.write
 
 Each hop is a function from tables to tables and can be run alone; docs/concepts.md has their nouns.
 """
@@ -84,7 +84,7 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         proposals = clusters.resolve(ties["ties"])
         found = membership.refine(holdings, proposals, membership.Rules())
         progress.stage("judge")
-        verdicts = scoring.judge(cases.gather(engine, holdings, found), holdings, ties["signals"])
+        verdicts = scoring.judge(cases.convene(engine, holdings, found), holdings, ties["signals"])
         names = campaigns.Names(
             intake.accounts.names, known["customer"].to_numpy(), intake.models.names.to_pylist(), release_dict(released)
         )

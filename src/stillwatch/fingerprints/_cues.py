@@ -65,16 +65,43 @@ def cue_book() -> CueBook:
 
 
 def compile_cues(table: Mapping[str, Any]) -> CueBook:
-    """Compiles a parsed table; a phrase that is listed more than once gets all its weights."""
-    texts, targets, weights = zip(*_entries(table), strict=True)
+    """Compiles a parsed table; a phrase that is listed more than once gets all its weights and meanings."""
+    concepts = {name: k for k, name in enumerate(table.get("concepts", {}))}
+    entries = [*_entries(table), *((word, concepts[n], None) for n, ws in table.get("concepts", {}).items() for word in ws)]
+    texts, targets, weights = zip(*entries, strict=True)
     hashes = grams(spans(pa.array(texts, pa.large_string())))
     if not hashes.all():
         raise UsageError(f"cues.toml: {texts[int(np.argmin(hashes))]!r} is empty or longer than four tokens")
-    by_hash: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    weighed: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    means: dict[int, list[int]] = defaultdict(list)
     for gram, target, weight in zip(hashes.tolist(), targets, weights, strict=True):
-        by_hash[gram].append((target, weight))
+        if weight is None:
+            means[gram].append(target)
+        else:
+            weighed[gram].append((target, weight))
     structure = {k: _weights(v) for k, v in table["structure"].items()}
-    return CueBook(_compile(by_hash), structure, _weights(table["bias"]))
+    return CueBook(_compile(weighed, means, _rules(table, concepts), len(concepts)), structure, _weights(table["bias"]))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Concepts that say something when they stand within ``within`` tokens of each other."""
+
+    concepts: tuple[int, ...]
+    within: int
+    target: int
+    weight: float
+
+
+def _rules(table: Mapping[str, Any], concepts: Mapping[str, int]) -> list[Rule]:
+    rules = []
+    for name, given in table.get("rules", {}).items():
+        for near, within, weight in given:
+            unknown = [c for c in near if c not in concepts]
+            if unknown or not 2 <= len(near) <= 3:
+                raise UsageError(f"cues.toml: rule {near} of {name} needs two or three declared concepts")
+            rules.append(Rule(tuple(concepts[c] for c in near), within, class_index("elicitation", name), weight))
+    return rules
 
 
 def _entries(table: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
@@ -93,21 +120,36 @@ def _weights(given: Mapping[str, Mapping[str, float]]) -> Floats:
     return weights
 
 
-def _compile(by_hash: Mapping[int, list[tuple[int, float]]]) -> Cues:
-    size = 1 << (4 * len(by_hash)).bit_length()
+def _compile(
+    weighed: Mapping[int, list[tuple[int, float]]], means: Mapping[int, list[int]], rules: list[Rule], concepts: int
+) -> Cues:
+    found = list(dict.fromkeys([*weighed, *means]))
+    size = 1 << (4 * len(found)).bit_length()
     slots, cue = np.zeros(size, np.uint64), np.zeros(size, np.int32)
     bloom = np.zeros(_BLOOM_WORDS, np.uint64)
-    for number, gram in enumerate(by_hash):
+    for number, gram in enumerate(found):
         bloom[gram >> 54] |= np.uint64(1 << ((gram >> 48) & 63))
         at = gram & (size - 1)
         while slots[at]:
             at = (at + 1) & (size - 1)
         slots[at], cue[at] = gram, number
-    lengths = [len(pairs) for pairs in by_hash.values()]
-    flat = [pair for pairs in by_hash.values() for pair in pairs]
-    first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    target, weight = np.array([t for t, _ in flat], np.int32), np.array([w for _, w in flat], np.float32)
-    return Cues(slots, cue, bloom, first, target, weight)
+    first, pairs = _rows([weighed.get(g, []) for g in found])
+    target, weight = np.array([t for t, _ in pairs], np.int32), np.array([w for _, w in pairs], np.float32)
+    meant, concept = _rows([means.get(g, []) for g in found])
+    told, rule = _rows([[k for k, r in enumerate(rules) if c in r.concepts] for c in range(concepts)])
+    table = np.full((len(rules), 5), -1, np.int32)
+    for k, r in enumerate(rules):
+        table[k, : len(r.concepts)] = r.concepts
+        table[k, 3:] = r.within, r.target
+    return Cues(
+        slots, cue, bloom, first, target, weight, meant, np.array(concept, np.int32), told, np.array(rule, np.int32),
+        table, np.array([r.weight for r in rules], np.float32),
+    )  # fmt: skip
+
+
+def _rows(lists: list[list[Any]]) -> tuple[npt.NDArray[np.int32], list[Any]]:
+    """Lists one behind the other, and where each starts."""
+    return np.cumsum([0, *(len(x) for x in lists)]).astype(np.int32), [item for x in lists for item in x]
 
 
 def structure_marks(counts: npt.NDArray[np.int32]) -> dict[str, npt.NDArray[np.bool_]]:

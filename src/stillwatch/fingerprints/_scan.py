@@ -41,6 +41,12 @@ class Cues(NamedTuple):
     first: npt.NDArray[np.int32]
     target: npt.NDArray[np.int32]
     weight: npt.NDArray[np.float32]
+    meant: npt.NDArray[np.int32]
+    concept: npt.NDArray[np.int32]
+    told: npt.NDArray[np.int32]
+    rule: npt.NDArray[np.int32]
+    rules: npt.NDArray[np.int32]
+    rule_weight: npt.NDArray[np.float32]
 
 
 class Reading(NamedTuple):
@@ -319,18 +325,42 @@ def _find(cues: Any, gram: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _score(tokens: Any, count: int, cues: Any, seen: Any, row: int, out: Any) -> None:
-    """Adds the weights of the cues found, each once a text."""
+def _score(tokens: Any, count: int, cues: Any, seen: Any, fired: Any, last: Any, row: int, out: Any) -> None:
+    """Adds the weights of the cues found and of the rules whose concepts stand close together, each once a text."""
+    last[:] = -MAX_TOKENS
     for i in range(count):
         gram = np.uint64(0)
         for j in range(min(MAX_WORDS, i + 1)):
             # Built backwards from token i, so that all n-grams ending here share their work.
             gram = _mix(gram + tokens[i - j])
             cue = _find(cues, gram)
-            if cue >= 0 and seen[cue] != row:
+            if cue < 0:
+                continue
+            if seen[cue] != row:
                 seen[cue] = row
                 for w in range(cues.first[cue], cues.first[cue + 1]):
                     out[cues.target[w]] += cues.weight[w]
+            for c in range(cues.meant[cue], cues.meant[cue + 1]):
+                last[cues.concept[c]] = i
+            for c in range(cues.meant[cue], cues.meant[cue + 1]):
+                _meet(cues, cues.concept[c], i, last, fired, row, out)
+
+
+@njit(cache=True, nogil=True)
+def _meet(cues: Any, concept: int, i: int, last: Any, fired: Any, row: int, out: Any) -> None:
+    """Fires the rules that the concept at token ``i`` completes."""
+    for r in range(cues.told[concept], cues.told[concept + 1]):
+        number = cues.rule[r]
+        if fired[number] == row:
+            continue
+        rule = cues.rules[number]
+        near = True
+        for k in range(3):
+            if rule[k] >= 0 and i - last[rule[k]] > rule[3]:
+                near = False
+        if near:
+            fired[number] = row
+            out[rule[4]] += cues.rule_weight[number]
 
 
 @njit(cache=True, nogil=True)
@@ -342,13 +372,15 @@ def _scan(data: Any, starts: Any, ends: Any, keys: Any, cues: Any, out: Any) -> 
     edge = out.sketch.shape[1] // 3
     ring, kept = np.empty(edge, np.uint32), np.empty(out.sketch.shape[1] - 2 * edge, np.uint32)
     seen = np.full(len(cues.first), -1, np.int64)
+    fired = np.full(len(cues.rules), -1, np.int64)
+    last = np.empty(len(cues.told), np.int64)
     for i in range(len(starts)):
         if ends[i] <= starts[i]:
             continue
         _read(data, starts[i], ends[i], tokens, exact, at, out.counts[i])
         out.whole[i] = _whole(exact, at[1], ends[i] - starts[i], keys[:2], v)
         _sketch(tokens, at[0], keys[2:], ring, kept, out.sketch[i])
-        _score(tokens, at[0], cues, seen, i, out.scores[i])
+        _score(tokens, at[0], cues, seen, fired, last, i, out.scores[i])
 
 
 @njit(cache=True, nogil=True)
