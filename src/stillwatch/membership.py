@@ -32,6 +32,7 @@ TRACES = {"identity": 0, "network": 1, "template": 2, "content": 2, "tempo": 3, 
 DESCRIBED = 1.9
 """Bits a kind that only describes (a client, a setting, hours of the day) can give: never enough to speak for an account."""
 
+KIND_MANY = np.array([KINDS[k].table == "facts" for k in KIND_NAMES])
 KIND_TELLS = np.array([KINDS[k].cap > 0 for k in KIND_NAMES])
 KIND_CEILING = np.array([CEILING if KINDS[k].cap else DESCRIBED for k in KIND_NAMES])
 KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
@@ -102,6 +103,7 @@ def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = 
     due = total * outside[position]
     s = np.maximum(0.0, s - due - 2 * np.sqrt(due))
     ratio = (s + 2 * outside[position]) / (total + 2) / outside[position]
+    ratio /= busier(holdings, members)[holdings.kind[values[position]]]
     gain = np.where(s > 0, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
     candidates = np.flatnonzero(reached)
     row = (np.cumsum(reached) - 1)[account]
@@ -119,6 +121,18 @@ def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = 
     found[np.isneginf(found)] = 0.0
     prior = np.log2(size / holdings.n)
     return Scored(candidates, found, found.sum(axis=1) + prior)
+
+
+def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:
+    """By kind, how many more values a member holds than another customer does, at least 1; 1 where an account has but one.
+
+    Busy accounts hold more of everything that is common. Their holdings are compared, not their accounts.
+    """
+    all_ = np.bincount(holdings.kind[holdings.by_account], minlength=len(KIND_NAMES))
+    _, held = holdings.values_of(members)
+    mine = np.bincount(holdings.kind[held], minlength=len(KIND_NAMES))
+    rate = (mine / len(members)) / np.maximum(1e-9, (all_ - mine) / max(1, holdings.n - len(members)))
+    return np.where(KIND_MANY, np.clip(rate, 1.0, 100.0), 1.0)
 
 
 def vouched(holdings: Holdings, members: np.ndarray) -> Scored:
