@@ -163,7 +163,7 @@ def test_gzip_bomb() -> None:
     rows, source = read("log.ndjson.gz", limits=Limits(ratio_from_bytes=1_000_000, block_bytes=100_000))
     assert ids(rows) == ["e1"]
     assert rejects(source) == [
-        "log.ndjson.gz: inflates to over 200 times its size, like a decompression bomb; the rest was not read (0 rows)\n"  # noqa: E501
+        "log.ndjson.gz: inflates to over 200 times its size, like a decompression bomb; the rest was not read (0 rows)\n"
         "  hint: unpack it by hand if you trust it, or raise the limit `max_ratio`"
     ]
     assert read("log.ndjson.gz", limits=Limits(max_ratio=5000))[1].rejects == []
@@ -217,7 +217,7 @@ def test_missing_required_columns() -> None:
     ndjson({"id": "1", "timestamp": 1, "user_id": "a", "model": "m", "prompt": "p"})
     assert refused("log.ndjson") == (
         "log.ndjson: nothing in it can be judged, 0 rows read\n"
-        "  log.ndjson: no columns exchange_id, time, account_id (found: id, model, prompt, timestamp, user_id) (0 rows)\n"  # noqa: E501
+        "  log.ndjson: no columns exchange_id, time, account_id (found: id, model, prompt, timestamp, user_id) (0 rows)\n"
         "    hint: if they are there under other names, say so in a field map under [columns]: "
         'exchange_id = "id"; time = "timestamp"; account_id = "user_id", and pass --map FILE'
     )
@@ -330,7 +330,7 @@ def test_csv_rows_of_another_width() -> None:
     ]  # fmt: skip
     assert rejects(source) == [
         "log.csv:4: wrong number of fields (2 rows)\n"
-        "  hint: each line must have as many fields as the first; a field with the delimiter or a quote in it is quoted",  # noqa: E501
+        "  hint: each line must have as many fields as the first; a field with the delimiter or a quote in it is quoted",
         "log.csv:9: time is not a time (1 row)\n"
         "  hint: times are ISO 8601, or seconds, ms, us or ns since 1970; no zone means UTC",
     ]

@@ -28,7 +28,9 @@ def one_payer(case: Case, _: Holdings) -> Alternative | None:
     if len(cards) < 3:
         return None
     share = float(np.unique(cards, return_counts=True)[1].max() / case.size)
-    return Alternative("one payer", share >= 0.7, f"the commonest payment instrument pays for {share:.0%} of the accounts")
+    return Alternative(
+        "one payer", share >= 0.7, f"the commonest payment instrument pays for {share:.0%} of the accounts"
+    )
 
 
 def one_site(case: Case, _: Holdings) -> Alternative | None:
@@ -73,7 +75,7 @@ def one_programme(case: Case, _: Holdings) -> Alternative | None:
 
 def public_tool(case: Case, holdings: Holdings) -> Alternative | None:
     """What they have in common in wording is used by many others too."""
-    position, value = holdings.values_of(case.members)
+    _, value = holdings.values_of(case.members)
     worded = np.isin(holdings.kind[value], [KIND_NAMES.index("wording"), KIND_NAMES.index("system")])
     values, inside = np.unique(value[worded], return_counts=True)
     keep = inside >= max(3, 0.1 * case.size)

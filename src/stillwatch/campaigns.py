@@ -43,7 +43,9 @@ def name(verdicts: list[Verdict], holdings: Holdings, names: Names, pivots: dict
     """Every verdict as a campaign; ``pivots`` by case number."""
     made = [campaign(v, holdings, names, pivots.get(v.case.number)) for v in verdicts]
     made.sort(key=lambda c: (-len(c.members), c.campaign_id))
-    return Judged(*(tuple(c for c in made if c.outcome is o) for o in (Outcome.CAMPAIGN, Outcome.REVIEW, Outcome.LET_GO)))
+    return Judged(
+        *(tuple(c for c in made if c.outcome is o) for o in (Outcome.CAMPAIGN, Outcome.REVIEW, Outcome.LET_GO))
+    )
 
 
 def campaign(verdict: Verdict, holdings: Holdings, names: Names, pivot: Pivot | None) -> Campaign:
@@ -156,7 +158,7 @@ def sentence(verdict: Verdict, shares: dict[str, float], exchanges: int) -> str:
 
 def picture(case: Case, holdings: Holdings, names: Names) -> tuple[tuple[Node, ...], tuple[tuple[int, int], ...]]:
     """Dots and lines: the values that most members share on an inner ring, a sample of members around them."""
-    position, value = holdings.values_of(case.members)
+    _, value = holdings.values_of(case.members)
     rare = holdings.holders[value] <= holdings.cap()[value]
     values, counts = np.unique(value[rare], return_counts=True)
     top = values[np.argsort(-counts, kind="stable")][:16]

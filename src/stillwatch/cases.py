@@ -158,7 +158,9 @@ def gather(engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, 
     return cases
 
 
-def convene(engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, Scored]], smallest: int = 3) -> list[Case]:
+def convene(
+    engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, Scored]], smallest: int = 3
+) -> list[Case]:
     """Cases of the clusters less the members that take no part: belonging is not enough to be accused.
 
     A member takes part if at least one of its exchanges, and at least ``PART`` of the share that is usual in its cluster,

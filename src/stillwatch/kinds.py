@@ -37,10 +37,14 @@ KINDS = {
         Kind("phone", "identity", "accounts", "phone", 0.01, "phone number", "a phone number", "anchor"),
         Kind("signup_day", "identity", "accounts", "signup_day", 0.05, "day of sign-up", "a sign-up day", "other"),
         Kind("slot", "tempo", "facts", "slot", 0.0, "quarters of a day it was active in", "hours of activity"),
-        Kind("signup_net", "network", "accounts", "signup_net", 0.01, "network at sign-up", "a sign-up network", "anchor"),
+        Kind(
+            "signup_net", "network", "accounts", "signup_net", 0.01, "network at sign-up", "a sign-up network", "anchor"
+        ),
         Kind("net", "network", "facts", "net", 0.01, "network requests came from (/24 or /48)", "a network", "anchor"),
         Kind("address", "network", "facts", "address", 0.005, "address requests came from", "an address"),
-        Kind("wording", "template", "facts", "wording", 0.2, "fixed wrapper of its prompts", "a prompt wording", "anchor"),
+        Kind(
+            "wording", "template", "facts", "wording", 0.2, "fixed wrapper of its prompts", "a prompt wording", "anchor"
+        ),
         Kind("system", "template", "facts", "system", 0.1, "wording of its system text", "a system text", "anchor"),
         Kind("prompt", "content", "facts", "prompt", 0.002, "a prompt asked word for word", "a prompt, word for word"),
         Kind("tools", "template", "facts", "tools", 0.0, "set of tools offered", "a tool set"),
@@ -48,7 +52,9 @@ KINDS = {
         Kind("settings", "template", "facts", "settings", 0.0, "request settings taken together", "request settings"),
         Kind("tls", "network", "facts", "tls", 0.0, "TLS client fingerprint", "a TLS fingerprint"),
         Kind("mail_domain", "identity", "accounts", "mail_domain", 0.0, "mail domain", "a mail domain"),
-        Kind("signup_tls", "identity", "accounts", "signup_tls", 0.0, "TLS fingerprint at sign-up", "a TLS fingerprint"),
+        Kind(
+            "signup_tls", "identity", "accounts", "signup_tls", 0.0, "TLS fingerprint at sign-up", "a TLS fingerprint"
+        ),
         Kind("referrer", "identity", "accounts", "referrer", 0.0, "where the sign-up came from", "a referrer"),
     )
 }

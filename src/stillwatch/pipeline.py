@@ -1,7 +1,7 @@
 """The whole way of an exchange, on one page: a log in, campaigns out.
 
     adapters.read_exchanges -> fingerprints.observe -> store.append, folds.fold -> detectors -> clusters.resolve,
-    membership.refine -> cases.convene, scoring.judge, campaigns.name -> results.write
+    refining.refine -> cases.convene, scoring.judge, campaigns.name -> results.write
 
 Each hop is a function from tables to tables and can be run alone; docs/concepts.md has their nouns.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillwatch import __version__, campaigns, cases, clusters, folds, membership, scoring, wordings
+from stillwatch import __version__, campaigns, cases, clusters, folds, membership, refining, scoring, wordings
 from stillwatch.adapters import Source, read_accounts, read_exchanges, read_models
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
@@ -82,7 +82,7 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         progress.stage("cluster")
         holdings = Holdings.load(engine, len(intake.accounts))
         proposals = clusters.resolve(ties["ties"])
-        found = membership.refine(holdings, proposals, membership.Rules())
+        found = refining.refine(holdings, proposals, membership.Rules())
         progress.stage("judge")
         verdicts = scoring.judge(cases.convene(engine, holdings, found), holdings, ties["signals"])
         names = campaigns.Names(

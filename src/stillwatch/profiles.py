@@ -45,9 +45,7 @@ def profiles(accounts: pa.Table | None, seen: Numbering, privacy: Privacy) -> pa
     days = pc.divide(pc.cast(pc.cast(columns["created_at"], UTC_US), pa.int64()), 86_400 * 10**6)
     columns["signup_day"] = pc.fill_null(days, 0)
     columns["customer"] = pa.array(_customers(columns["org"].to_numpy(zero_copy_only=False)))
-    arrays = [
-        columns[f.name].cast(f.type) for f in PROFILES.schema
-    ]
+    arrays = [columns[f.name].cast(f.type) for f in PROFILES.schema]
     return pa.Table.from_arrays(arrays, schema=PROFILES.schema)
 
 

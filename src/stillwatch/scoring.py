@@ -52,7 +52,7 @@ class Verdict:
     risk: np.ndarray = field(repr=False)
 
 
-def judge(cases: list[Case], holdings: Holdings, signals: pa.Table, rules: Rules = Rules()) -> list[Verdict]:  # noqa: B008
+def judge(cases: list[Case], holdings: Holdings, signals: pa.Table, rules: Rules = Rules()) -> list[Verdict]:
     """A verdict for every case, in their order."""
     drafts = [draft(case, holdings, signals, rules) for case in cases]
     q_values = adjusted([chance_of(d.bits[Axis.COORDINATION], len(cases), holdings.n) for d in drafts])
@@ -109,7 +109,9 @@ def signalled(case: Case, holdings: Holdings, signals: pa.Table) -> list[Exhibit
         other = (1 - share) * np.log2((1 - share) / (1 - rate)) if share < 1 else 0.0
         bits = min(FAMILY_CEILING / 2, case.size * (share * np.log2(share / rate) + other))
         text = f"{inside} of {case.size} accounts give the signal '{name}'; of the others {rate:.1%} do"
-        exhibits.append(Exhibit(Axis.COORDINATION, family, name, float(bits), text, inside, len(given), rate * case.size))
+        exhibits.append(
+            Exhibit(Axis.COORDINATION, family, name, float(bits), text, inside, len(given), rate * case.size)
+        )
     return exhibits
 
 

@@ -4,15 +4,18 @@ Of those active on that day, a share moves at least ``min_share`` of its traffic
 that share. Everybody benchmarks a new model on its first day, so this corroborates and never links.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from stillwatch.detectors import Detector, Example
 
 
-def _day(account: str, new: int, old: int) -> list[dict[str, object]]:
+def _day(account: str, new: int, old: int) -> Sequence[Mapping[str, Any]]:
     times = range(1500, 1500 + new + old)
     return [{"account": account, "model": 1 if k < new else 0, "time": t} for k, t in enumerate(times)]
 
 
-_RELEASE = [{"model": 0, "released_at": None}, {"model": 1, "released_at": 1440}]
+_RELEASE: Sequence[Mapping[str, Any]] = [{"model": 0, "released_at": None}, {"model": 1, "released_at": 1440}]
 
 DETECTOR = Detector(
     name="pivot",

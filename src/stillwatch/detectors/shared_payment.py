@@ -27,6 +27,8 @@ DETECTOR = Detector(
     examples=[
         Example("one card", [("a", "card", "x"), ("b", "card", "x"), ("c", "card", "y")], {("a", "b")}),
         Example("one phone", [("a", "phone", "x"), ("b", "phone", "x"), ("c", "phone", "y")], {("a", "b")}),
-        Example("own cards, one network", [("a", "card", "x"), ("b", "card", "y"), ("a", "net", "n"), ("b", "net", "n")]),
+        Example(
+            "own cards, one network", [("a", "card", "x"), ("b", "card", "y"), ("a", "net", "n"), ("b", "net", "n")]
+        ),
     ],
 )

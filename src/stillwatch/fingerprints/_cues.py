@@ -67,7 +67,10 @@ def cue_book() -> CueBook:
 def compile_cues(table: Mapping[str, Any]) -> CueBook:
     """Compiles a parsed table; a phrase that is listed more than once gets all its weights and meanings."""
     concepts = {name: k for k, name in enumerate(table.get("concepts", {}))}
-    entries = [*_entries(table), *((word, concepts[n], None) for n, ws in table.get("concepts", {}).items() for word in ws)]
+    entries = [
+        *_entries(table),
+        *((word, concepts[n], None) for n, ws in table.get("concepts", {}).items() for word in ws),
+    ]
     texts, targets, weights = zip(*entries, strict=True)
     hashes = grams(spans(pa.array(texts, pa.large_string())))
     if not hashes.all():
