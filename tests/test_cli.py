@@ -242,6 +242,41 @@ def test_standard_input() -> None:
     assert left_behind() == FILES
 
 
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of shell, in which ``stillwatch`` is this one; the exit code is that of the first in a pipe."""
+    line = f'stillwatch() {{ "{sys.executable}" -m stillwatch "$@"; }}; {command}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+
+
+@pytest.mark.parametrize("command", ["stillwatch scan log.ndjson --out out --quiet", "stillwatch --help"])
+def test_a_reader_that_leaves_is_no_found_campaign(command: str) -> None:
+    ndjson(records())
+    # The reader closes its end at once, and the writer starts well after.
+    done = shell(f"{command} | exec true")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_odd_streams_and_names() -> None:
+    ndjson(records())
+    done = shell("stillwatch scan log.ndjson --out oé --quiet", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "o\\xe9/report.html" in done.stdout
+    assert shell("stillwatch scan log.ndjson --out out --quiet >&-").returncode == 0
+    full = shell("stillwatch scan log.ndjson --out out --quiet > /dev/full")
+    assert (full.returncode, "No space left on device" in full.stderr) == (5, True)
+    assert left_behind() == FILES
+
+
+def test_a_file_name_that_is_no_text(scan: Scan) -> None:
+    folder = os.fsdecode(b"logs\xff")
+    ndjson([*records(), "broken"], f"{folder}/a.ndjson")
+    done = scan(folder)
+    assert done.code == 0, done.stderr
+    assert done.rejected == {"broken JSON": 1}
+
+
 # Files that cannot be read
 
 
@@ -441,6 +476,12 @@ def test_strange_text_is_judged(scan: Scan) -> None:
     assert done.code == 0
     assert done.stderr == ""
     assert done.run["rows"]["exchanges_kept"] == 48
+    assert {c["reason"]: c["rows"] for c in done.run["changed"]} == {
+        "prompt: invalid UTF-8 in text, replaced": 2,
+        "prompt: NUL bytes in text, replaced": 1,
+        "system: NUL bytes in text, replaced": 1,
+        "prompt: text over 1,048,576 bytes, cut": 1,
+    }
 
 
 def test_unknown_columns_are_named(scan: Scan) -> None:
@@ -519,6 +560,13 @@ def at_page(what):
         return plain(*arguments)
     results.page = page
 
+def at_move(what):
+    plain = os.replace
+    def replace(*arguments):
+        plain(*arguments)
+        what()
+    os.replace = replace
+
 def stop(number=signal.SIGINT):
     os.kill(os.getpid(), number)
 
@@ -563,6 +611,15 @@ def test_interrupted(moment: str, older: dict[str, bytes]) -> None:
     assert left_behind() == FILES
 
 
+def test_interrupted_while_files_are_moved_in(older: dict[str, bytes]) -> None:
+    """The move is short and goes to its end: all files are the new ones."""
+    done = wrapped("at_move(stop)", ndjson(records()))
+    assert done.returncode == 130
+    assert left_behind() == FILES
+    assert Path("out/run.json").read_bytes() != older["run.json"]
+    assert sorted(pq.read_table("out/accounts.parquet")["account_id"].to_pylist()) == ["a0", "a1", "a2", "a3"]
+
+
 def test_interrupted_into_a_new_folder_leaves_nothing() -> None:
     done = wrapped("at_page(stop)", ndjson(records()))
     assert done.returncode == 130
@@ -574,7 +631,7 @@ def test_disk_full_while_writing(older: dict[str, bytes]) -> None:
     assert done.returncode == 5, done.stderr
     assert done.stderr.startswith("stillwatch: ")
     assert "File too large" in done.stderr
-    assert "hint: nothing of this run was kept" in done.stderr
+    assert "hint: no half-written result is left" in done.stderr
     assert "Traceback" not in done.stderr
     assert {f: Path("out", f).read_bytes() for f in FILES} == older
     assert left_behind() == FILES

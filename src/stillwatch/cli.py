@@ -129,7 +129,7 @@ def scan(
     if json_:
         print((out / "run.json").read_text(encoding="utf-8"), end="")
     else:
-        summary.show(findings, run, out, Console())
+        summary.show(findings, run, out, Terminal())
     if findings.campaigns:
         return FOUND
     return PARTIAL if any(_is_of_a_file(r, exchanges) for r in run.rejects) else 0
@@ -176,7 +176,7 @@ def inspect(
     from stillwatch import card
 
     if adapters:
-        card.show_adapters(Console())
+        card.show_adapters(Terminal())
         return 0
     if log is None:
         raise UsageError("no log given", hint="stillwatch inspect LOG, or stillwatch inspect --adapters")
@@ -184,7 +184,7 @@ def inspect(
     if json_:
         print(json.dumps(shown.to_dict(), indent=2))
     else:
-        card.show(shown, Console())
+        card.show(shown, Terminal())
     return 0
 
 
@@ -313,7 +313,7 @@ def evaluate(
     if json_:
         print(json.dumps({n: e.to_dict() for n, e in (("evaluation", found), ("leaks", probed)) if e}, indent=2))
     else:
-        evaluation.show(found, probed, Console())
+        evaluation.show(found, probed, Terminal())
     return 0
 
 
@@ -358,11 +358,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     # A lone "-" would be taken for an option; as a path "./-" is the same, and standard input.
     tokens = ["./-" if token == "-" else token for token in given]
+    _open_streams()
     with _Interrupts() as interrupts:
         try:
-            code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-            sys.stdout.flush()
-            return code if isinstance(code, int) else 0
+            return _run(tokens)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
@@ -371,6 +370,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if interrupts.seen or isinstance(e, KeyboardInterrupt):
                 return _say("interrupted", "no half-written result is left; run it again", INTERRUPTED)
             return _explain(e)
+
+
+def _run(tokens: Sequence[str]) -> int:
+    code = app(tokens, console=Terminal(), exit_on_error=False, print_error=False, result_action="return_value")
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+class Terminal(Console):
+    """A console whose broken pipe is an error for ``main``: rich would exit with 1, which means campaigns."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr fit to be written to: there, and able to say any name in some way."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+        elif hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _explain(error: Exception) -> int:
@@ -387,7 +408,7 @@ def _explain(error: Exception) -> int:
             return _say(f"a package is missing: {error}", "pip install --force-reinstall stillwatch", DEPENDENCY)
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            return _say(f"{where}{error.strerror or error}", "nothing of this run was kept", DEPENDENCY)
+            return _say(f"{where}{error.strerror or error}", "no half-written result is left", DEPENDENCY)
     traceback.print_exception(error)
     return _say("this is a fault of stillwatch, not of your log", "please report it with the lines above", OUR_FAULT)
 

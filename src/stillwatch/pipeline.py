@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillwatch import __version__, campaigns, cases, clusters, folds, membership, refining, scoring, wordings
+from stillwatch import __version__, campaigns, cases, clusters, folds, membership, pivots, refining, scoring, wordings
 from stillwatch.adapters import Source, read_accounts, read_exchanges, read_models
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
@@ -88,7 +88,7 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         names = campaigns.Names(
             intake.accounts.names, known["customer"].to_numpy(), intake.models.names.to_pylist(), release_dict(released)
         )
-        judged = campaigns.name(verdicts, holdings, names, {})
+        judged = campaigns.name(verdicts, holdings, names, pivots.find(engine, names.models))
         span = engine.rows("SELECT min(time) AS first, max(time) AS last FROM facts").to_pylist()[0]
     progress.stage("conclude")
     findings = Findings(

@@ -10,7 +10,7 @@ from typing import Any
 from stillwatch.detectors import Detector, Example
 
 
-def _day(account: str, new: int, old: int) -> Sequence[Mapping[str, Any]]:
+def _day(account: str, new: int, old: int) -> list[Mapping[str, Any]]:
     times = range(1500, 1500 + new + old)
     return [{"account": account, "model": 1 if k < new else 0, "time": t} for k, t in enumerate(times)]
 
