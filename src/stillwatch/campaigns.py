@@ -31,12 +31,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What numbers stand for: accounts by number, the accounts of each customer, models, release times."""
+    """What numbers stand for: accounts and models."""
 
     accounts: pa.Array
-    customer: np.ndarray
     models: list[str]
-    released: dict[str, datetime]
 
 
 def name(verdicts: list[Verdict], holdings: Holdings, names: Names, pivots: dict[int, Pivot]) -> Judged:
@@ -86,10 +84,7 @@ def identity(members: tuple[Member, ...]) -> str:
 
 
 def people(verdict: Verdict, holdings: Holdings, names: Names) -> tuple[Member, ...]:
-    """The members by account, riskiest first, each with the families that speak for it.
-
-    A customer of several accounts (a declared organisation) is named by its first; the others are not accused with it.
-    """
+    """The members by account, riskiest first, each with the families that speak for it."""
     case = verdict.case
     bits = case.scored.bits[np.searchsorted(case.scored.accounts, case.members)]
     shared = shares(case, holdings)

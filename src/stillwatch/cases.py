@@ -88,6 +88,7 @@ STEPS = {
                a.plan AS plan, a.verification AS verification, a.card AS card, a.mail_domain AS mail_domain,
                a.billing_country AS billing_country
         FROM members m JOIN accounts a ON a.account = m.account""",
+    "case_seats": "SELECT customer AS account, count(*) AS seats FROM accounts GROUP BY customer HAVING count(*) > 1",
     "case_domains": """
         SELECT mail_domain, count(DISTINCT customer) AS holders FROM accounts WHERE mail_domain <> 0 GROUP BY mail_domain""",
 }
@@ -164,14 +165,17 @@ def convene(
     """Cases of the clusters less the members that take no part: belonging is not enough to be accused.
 
     A member takes part if at least one of its exchanges, and at least ``PART`` of the share that is usual in its cluster,
-    is built from a wording that marks the cluster or reads like training data being made.
+    is built from a wording that marks the cluster or reads like training data being made. A declared organisation of several
+    accounts is a customer to talk to: it counts as evidence on the others, and is not accused with them.
     """
     pruned = []
-    for case in gather(engine, holdings, clusters):
+    drafts = gather(engine, holdings, clusters)
+    seats = engine.rows("case_seats", {})["account"].to_numpy() if drafts else np.zeros(0, np.int32)
+    for case in drafts:
         rows = case.tables["case_members"]
         share = rows["taken"].to_numpy() / rows["exchanges"].to_numpy()
         takes = rows["account"].to_numpy()[(share > 0) & (share >= PART * np.median(share))]
-        kept = np.intersect1d(case.members, takes)
+        kept = np.setdiff1d(np.intersect1d(case.members, takes), seats)
         pruned.append((kept if len(kept) >= smallest else case.members, case.scored))
     return gather(engine, holdings, pruned)
 

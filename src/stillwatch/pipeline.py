@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from stillwatch import __version__, campaigns, cases, clusters, folds, membership, pivots, refining, scoring, wordings
 from stillwatch.adapters import Source, read_accounts, read_exchanges, read_models
 from stillwatch.config import Config
-from stillwatch.detectors import Detector
+from stillwatch.detectors import EVIDENCE, Detector, run_detector
 from stillwatch.errors import InputRejected, Reject
 from stillwatch.evidence import Holdings
 from stillwatch.findings import Counts, Findings, Run, accounts_table
@@ -85,9 +85,7 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         found = refining.refine(holdings, proposals, membership.Rules())
         progress.stage("judge")
         verdicts = scoring.judge(cases.convene(engine, holdings, found), holdings, ties["signals"])
-        names = campaigns.Names(
-            intake.accounts.names, known["customer"].to_numpy(), intake.models.names.to_pylist(), release_dict(released)
-        )
+        names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
         judged = campaigns.name(verdicts, holdings, names, pivots.find(engine, names.models))
         span = engine.rows("SELECT min(time) AS first, max(time) AS last FROM facts").to_pylist()[0]
     progress.stage("conclude")
@@ -186,15 +184,18 @@ def release_times(released: pa.Table | None, models: Numbering) -> pa.Table:
 
 def detect(engine: Engine, detectors: Sequence[Detector], config: Config) -> dict[str, pa.Table]:
     """Hop 4: all ties and all signals, each with its detector and family."""
-    found: dict[str, list[pa.Table]] = {"ties": [], "signals": []}
+    found = {shape: [with_origin(EVIDENCE[shape].empty_table(), "", "")] for shape in ("ties", "signals")}
     for detector in detectors:
-        for name, sql in detector.steps.items():
-            engine.step(name, sql, dict(detector.params) | dict(config.detectors.get(detector.name, {})))
-        rows = engine.rows(detector.name)
-        for column, text in (("detector", detector.name), ("family", detector.family)):
-            rows = rows.append_column(column, pa.array([text] * rows.num_rows, pa.string()))
-        found[detector.shape].append(rows)
+        rows = run_detector(engine, detector, config.detectors.get(detector.name, {}))
+        found[detector.shape].append(with_origin(rows, detector.name, detector.family))
     return {shape: pa.concat_tables(rows, promote_options="permissive") for shape, rows in found.items()}
+
+
+def with_origin(rows: pa.Table, detector: str, family: str) -> pa.Table:
+    """``rows`` with the columns ``detector`` and ``family``."""
+    for column, text in (("detector", detector), ("family", family)):
+        rows = rows.append_column(column, pa.array([text] * rows.num_rows, pa.string()))
+    return rows
 
 
 def blindness(
@@ -216,8 +217,3 @@ def uncovered(seen: Numbering, declared: pa.Table | None) -> list[Reject]:
     found = pc.is_in(seen.names, value_set=declared["account_id"].combine_chunks())
     lacking = len(seen) - int(pc.sum(found).as_py() or 0)
     return [Reject("accounts of the log that the accounts file lacks", lacking, "accounts")] if lacking else []
-
-
-def release_dict(released: pa.Table | None) -> dict[str, datetime]:
-    """Release time by model."""
-    return {} if released is None else dict(zip(released["model"].to_pylist(), released["released_at"].to_pylist()))
