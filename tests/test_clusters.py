@@ -25,11 +25,11 @@ def ties(rows: Sequence[Tie]) -> pa.Table:
 
 
 def blocks(sizes: Sequence[int], noise: int = 0, seed: int = 0) -> list[Tie]:
-    """Accounts in blocks, each block with three cards and two networks of its own; weak ties across as noise."""
+    """Accounts in blocks, each block with two of three cards and a network of its own; weak ties across as noise."""
     rng, rows, first = np.random.default_rng(seed), [], 0
     for b, size in enumerate(sizes):
         for a in range(first, first + size):
-            rows += [(a, "card", 100 * b + a % 3, 8.0), (a, "net", 100 * b + a % 2, 6.0)]
+            rows += [(a, "card", 100 * b + (a + k) % 3, 8.0) for k in (0, 1)] + [(a, "net", 100 * b, 6.0)]
         first += size
     rows += [(int(rng.integers(first)), "wording", int(rng.integers(3)), 0.5) for _ in range(noise)]
     return rows

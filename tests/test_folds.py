@@ -111,9 +111,8 @@ def compared(
     expected = max(1e-3, expected)
     if not tied:
         return None
-    return tied, expected, max(0.0, tied * math.log2(tied / expected) - (tied - expected) / math.log(2)) * (
-        tied > expected
-    )
+    surplus = tied * math.log2(tied / expected) - (tied - expected) / math.log(2)
+    return tied, expected, surplus if tied > expected else 0.0
 
 
 def marked(size: int, others: list[tuple[int, int]], busier: float, n: int) -> tuple[float, float, float] | None:
@@ -136,7 +135,7 @@ def coherence(engine: Engine) -> dict[tuple[str, int, str], tuple[float, float, 
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_coherence_is_what_a_slow_count_gives(seed: int) -> None:
     log = scattered(seed)
     expected = slow(log)
@@ -198,9 +197,7 @@ def test_accounts_of_one_organisation_are_one_customer_and_never_tie() -> None:
         assert engine.rows("coherence").num_rows == 0
     net = {"kind": "net", "value": hashed("office")}
     assert {"account": 0, "count": 6} | net in rows, "six exchanges, one customer"
-    assert {(r["account"], r["kind"]) for r in rows} == {(0, "net"), (6, "net"), (0, "slot"), (6, "slot")} - {
-        (a, "slot") for a in (0, 6)
-    }
+    assert {(r["account"], r["kind"]) for r in rows} == {(0, "net"), (6, "net")}, "nothing of the company's own"
 
 
 def campaign_among(strangers: int, accounts: int, nets: int) -> SmallLog:
@@ -215,14 +212,17 @@ def campaign_among(strangers: int, accounts: int, nets: int) -> SmallLog:
 
 
 def test_a_campaign_does_not_hide_in_the_base_rate_it_makes_itself() -> None:
-    """Half of the town: by the rates that include it, each of its networks would be expected of everybody."""
-    log = campaign_among(strangers=60, accounts=40, nets=8)
+    """Most of a town on eight cards that a stranger has too now and then: the base rate is the strangers'."""
+    log = SmallLog()
+    for k in range(100):
+        theirs = k < 40
+        log.account(card=f"c{k % 8}" if theirs or k < 48 else f"own {k}")
+        log.exchange(k, wording="theirs" if theirs else None)
     with log.opened() as engine:
-        tied, expected, bits = coherence(engine)["wording", hashed("theirs"), "net"]
-    assert tied == 40 * 2 - 8
-    naive = sum(m - 1 + math.exp(-m) for m in [40 * 10 / 100] * 8)
-    assert expected < naive
-    assert (tied, expected) == (0,0), (expected, naive, bits)
+        tied, expected, bits = coherence(engine)["wording", hashed("theirs"), "card"]
+    mean = 40 / 61  # one stranger in 60 has each card
+    assert (tied, expected) == (40 - 8, pytest.approx(8 * (mean - 1 + math.exp(-mean))))
+    assert bits > 50
 
 
 def test_holders_that_share_nothing_are_not_coherent() -> None:
@@ -263,5 +263,5 @@ def test_a_value_that_everybody_shares_says_nothing() -> None:
     for _ in range(120):
         log.exchange(log.account(card="test card"), net="proxy", wording="kit")
     with log.opened() as engine:
-        assert engine.rows("rare").num_rows == 120, "wordings may be common: 0.2 of all, but at least 50 holders"
+        assert engine.rows("rare").num_rows == 0
         assert not coherence(engine)

@@ -17,8 +17,8 @@ LAYERS = (
     ("config", "tables", "privacy", "windows", "kinds", "numbering", "plugins", "progress"),
     ("store",),
     ("adapters", "fingerprints", "detectors", "responders"),
-    ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "cases", "alternatives", "scoring",
-     "judgements", "campaigns", "policy", "findings"),
+    ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
+     "alternatives", "scoring", "judgements", "campaigns", "policy", "findings"),
     ("pipeline", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("cli", "console"),
@@ -100,9 +100,9 @@ def climbing(found: list[Import]) -> list[str]:
     faults = []
     for module, line, name in found:
         target = ours(name)
-        if not target or not module or top(target) == top(module):
+        if not target or top(target) == top(module) or not {top(target), top(module)} <= set(LEVEL):
             continue
-        if LEVEL.get(top(target), 0) > LEVEL.get(top(module), 0):
+        if LEVEL[top(target)] > LEVEL[top(module)]:
             faults.append(f"{where(module, line)}: imports stillwatch.{target}, which lies above it")
         elif top(module) in PLUGINS and top(target) in PLUGINS:
             faults.append(f"{where(module, line)}: imports stillwatch.{target}: plug-ins do not know each other")

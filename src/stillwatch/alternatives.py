@@ -10,18 +10,20 @@ from stillwatch.cases import Case
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.types import Alternative
 
+PLAIN = 5.0
+"""Bits of extraction from which on an honest place of work does not explain what is asked there."""
 SITE_NETS = 4
 SITE_PEOPLE = 8
 """A site (an office, a campus, a venue) is at most so many networks, and at least so many people for each."""
 
 
-def consider(case: Case, holdings: Holdings) -> tuple[Alternative, ...]:
-    """Every alternative, those that explain first."""
-    found = [alternative for look in ALTERNATIVES if (alternative := look(case, holdings)) is not None]
+def consider(case: Case, extraction: float, holdings: Holdings) -> tuple[Alternative, ...]:
+    """Every alternative, those that explain first; ``extraction`` is the case's bits on that axis."""
+    found = [alternative for look in ALTERNATIVES if (alternative := look(case, extraction, holdings)) is not None]
     return tuple(sorted(found, key=lambda a: not a.explains))
 
 
-def one_payer(case: Case, _: Holdings) -> Alternative | None:
+def one_payer(case: Case, _extraction: float, _: Holdings) -> Alternative | None:
     """One card pays for most of them: an accountable customer."""
     cards = case.tables["case_accounts"]["card"].to_numpy(zero_copy_only=False)
     cards = cards[cards != 0]
@@ -33,20 +35,22 @@ def one_payer(case: Case, _: Holdings) -> Alternative | None:
     )
 
 
-def one_site(case: Case, _: Holdings) -> Alternative | None:
+def one_site(case: Case, extraction: float, _: Holdings) -> Alternative | None:
     """A few networks carry most of everybody's traffic: a class, a venue, an office.
 
-    Only where there are far more people than networks: a small ring on a few rented networks is no site.
+    One network that carries half of it always is a site. Several are one only if there are far more people than networks, and
+    if what they ask is not plainly training data: rented addresses of a small ring look like this too.
     """
     share = np.sort(case.tables["case_sites"]["share"].to_numpy())[::-1] / case.size
     if not len(share):
         return None
     nets = min(SITE_NETS, max(1, case.size // SITE_PEOPLE))
     top = float(share[:nets].sum())
-    return Alternative("one site", top >= 0.5, f"{nets} networks carry {top:.0%} of the accounts' traffic")
+    explains = bool(share[0] >= 0.5 or (top >= 0.5 and extraction < PLAIN))
+    return Alternative("one site", explains, f"{nets} networks carry {top:.0%} of the accounts' traffic")
 
 
-def one_domain(case: Case, _: Holdings) -> Alternative | None:
+def one_domain(case: Case, _extraction: float, _: Holdings) -> Alternative | None:
     """Most have mail addresses of one domain that hardly anybody else has: a company that did not say so."""
     domains = case.tables["case_accounts"]["mail_domain"].to_numpy(zero_copy_only=False)
     known, counts = np.unique(domains[domains != 0], return_counts=True)
@@ -62,7 +66,7 @@ def one_domain(case: Case, _: Holdings) -> Alternative | None:
     return Alternative("one company", explains, text)
 
 
-def one_programme(case: Case, _: Holdings) -> Alternative | None:
+def one_programme(case: Case, _extraction: float, _: Holdings) -> Alternative | None:
     """Most are verified by contract or belong to one programme."""
     rows = case.tables["case_accounts"]
     contract = sum(1 for v in rows["verification"].to_pylist() if v in ("contract",)) / case.size
@@ -73,7 +77,7 @@ def one_programme(case: Case, _: Holdings) -> Alternative | None:
     return Alternative("verified or taught", max(contract, taught) >= 0.5, text)
 
 
-def public_tool(case: Case, holdings: Holdings) -> Alternative | None:
+def public_tool(case: Case, _extraction: float, holdings: Holdings) -> Alternative | None:
     """What they have in common in wording is used by many others too."""
     _, value = holdings.values_of(case.members)
     worded = np.isin(holdings.kind[value], [KIND_NAMES.index("wording"), KIND_NAMES.index("system")])
@@ -86,6 +90,6 @@ def public_tool(case: Case, holdings: Holdings) -> Alternative | None:
     return Alternative("a public tool", False, text)
 
 
-ALTERNATIVES: tuple[Callable[[Case, Holdings], Alternative | None], ...] = (
+ALTERNATIVES: tuple[Callable[[Case, float, Holdings], Alternative | None], ...] = (
     one_payer, one_site, one_domain, one_programme, public_tool,
 )  # fmt: skip

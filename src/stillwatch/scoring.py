@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from stillwatch.alternatives import consider
+from stillwatch.alternatives import PLAIN, consider
 from stillwatch.cases import Case
 from stillwatch.evidence import Holdings
 from stillwatch.kinds import KINDS
@@ -71,7 +71,7 @@ def draft(case: Case, holdings: Holdings, signals: pa.Table, rules: Rules) -> Ve
         Axis.CONCEALMENT: sum(e.bits for e in exhibits if e.axis is Axis.CONCEALMENT),
     }
     evidence |= {"content": max(0.0, bits[Axis.EXTRACTION]) + evidence.get("content", 0.0)}
-    alternatives = consider(case, holdings)
+    alternatives = consider(case, bits[Axis.EXTRACTION], holdings)
     return Verdict(case, Outcome.REVIEW, 0.0, 1.0, bits, evidence, exhibits, alternatives, np.zeros(case.size))
 
 
@@ -211,7 +211,7 @@ def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     )
     worth = bits[Axis.COORDINATION] >= rules.coordination_bits and bits[Axis.EXTRACTION] > 0
     if explained:
-        outcome = Outcome.LET_GO
+        outcome = Outcome.REVIEW if passes and bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
     elif passes:
         outcome = Outcome.CAMPAIGN
     else:

@@ -1,0 +1,263 @@
+"""Who belongs to a cluster: members score on reasons of their own; two operators part, one does not; any order of proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from fixtures_engine import holdings_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillwatch.evidence import KIND_NAMES, Holdings
+from stillwatch.kinds import KINDS
+from stillwatch.membership import Rules, Scored, busier, score, vouched
+from stillwatch.parting import split
+from stillwatch.refining import refine
+from stillwatch.types import FAMILIES
+
+N = 1500
+Row = tuple[int, str, str]
+
+
+def operator(
+    accounts: Iterable[int], name: str, *, cards: int = 10, nets: int = 8, wordings: int = 1, wording: str = ""
+) -> list[Row]:
+    """Accounts that share a few cards, a few networks, and a wording or some."""
+    rows = []
+    for k, a in enumerate(accounts):
+        rows += [(a, "card", f"{name} card {k * 7 % cards}")] if cards else []
+        rows += [(a, "net", f"{name} net {(k * 3 + j) % nets}") for j in (0, 1)] if nets else []
+        rows += [(a, "wording", wording or f"{name} wording {k % wordings}")]
+    return rows
+
+
+def strangers(seed: int = 1) -> list[Row]:
+    """Everybody's traffic: home networks that neighbours share, common wordings, hours and clients."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for a in range(N):
+        rows += [(a, "net", f"home {n}") for n in rng.integers(0, 700, 2)]
+        rows += [(a, "wording", f"common {w}") for w in rng.integers(0, 12, 2)]
+        rows += [(a, "client", f"client {rng.integers(4)}"), (a, "settings", f"settings {rng.integers(6)}")]
+    return rows
+
+
+EVERYBODY = strangers()
+
+
+def members_of(holdings: Holdings, proposal: np.ndarray) -> list[int]:
+    return vouched(holdings, proposal).members(Rules()).tolist()
+
+
+def of_account(scored: Scored, account: int) -> dict[str, float]:
+    row = int(np.flatnonzero(scored.accounts == account)[0])
+    return dict(zip(FAMILIES, scored.bits[row].tolist())) | {"total": float(scored.total[row])}
+
+
+@pytest.fixture(scope="module")
+def planted() -> Holdings:
+    return holdings_of(EVERYBODY + operator(range(60), "op"), N)
+
+
+def test_members_score_above_every_stranger(planted: Holdings) -> None:
+    scored = vouched(planted, np.arange(60))
+    inside = np.isin(scored.accounts, np.arange(60))
+    assert scored.total[inside].min() > Rules().bits
+    assert len(scored.total[~inside]) > 20, "strangers that share a home network with a member are looked at"
+    assert scored.total[~inside].max() < 0
+    assert members_of(planted, np.arange(60)) == list(range(60))
+
+
+def test_accounts_left_out_of_the_proposal_join_and_strangers_in_it_leave(planted: Holdings) -> None:
+    proposal = np.r_[np.arange(10, 60), np.arange(100, 108)]
+    assert members_of(planted, proposal) == list(range(60))
+
+
+def test_what_only_an_account_itself_holds_does_not_speak_for_it() -> None:
+    """Account 60 came with a card that one outsider has too; no other member does."""
+    rows = EVERYBODY + operator(range(60), "op") + [(60, "card", "own"), (900, "card", "own"), (60, "phone", "mine")]
+    scored = score(holdings_of(rows, N), np.arange(61))
+    assert of_account(scored, 60)["identity"] <= 0
+    assert of_account(scored, 5)["identity"] > 3
+    assert of_account(scored, 900)["identity"] <= 2, "one holder among sixty is no pool"
+
+
+def test_one_home_network_in_common_with_a_big_cluster_is_not_enough() -> None:
+    rng = np.random.default_rng(2)
+    big = np.arange(400)
+    rows = EVERYBODY + [(int(a), "wording", "theirs") for a in big]
+    rows += [(int(a), "card", f"card {a % 60}") for a in big]
+    rows += [(int(a), "net", f"home {n}") for a in big for n in rng.integers(0, 700, 4)]
+    holdings = holdings_of(rows, N)
+    scored = vouched(holdings, big)
+    neighbours = np.setdiff1d(scored.accounts, big)
+    assert len(neighbours) > 900, "next to everybody shares a network with one of them"
+    assert members_of(holdings, big) == big.tolist()
+    assert scored.bits[np.isin(scored.accounts, neighbours), FAMILIES.index("network")].max() < 2
+
+
+def test_a_clique_of_wrong_members_cannot_vouch_for_itself() -> None:
+    """A family on one card and one phone, swept in with the cluster: nobody else speaks for them."""
+    clique = np.arange(200, 206)
+    rows = EVERYBODY + operator(range(60), "op")
+    rows += [(int(a), kind, "family") for a in clique for kind in ("card", "phone")]
+    holdings = holdings_of(rows, N)
+    proposal = np.r_[np.arange(60), clique]
+    assert of_account(score(holdings, proposal), 200)["identity"] > 1, "unvouched, they speak for each other"
+    assert of_account(vouched(holdings, proposal), 200)["identity"] <= 0
+    assert members_of(holdings, proposal) == list(range(60))
+
+
+def test_a_busy_honest_account_does_not_join_for_all_it_holds() -> None:
+    """It has every common wording and many networks, as a router's customers have; members are moderately busy."""
+    busy = range(300, 310)
+    rows = EVERYBODY + operator(range(60), "op")
+    rows += [(a, "wording", f"common {w}") for a in range(60) for w in (a % 12, (a + 1) % 12, (a + 5) % 12)]
+    rows += [(a, "wording", f"common {w}") for a in busy for w in range(12)]
+    rows += [(a, "net", f"home {n}") for a in busy for n in range(a % 7, 700, 7)]
+    holdings = holdings_of(rows, N)
+    scored = vouched(holdings, np.arange(60))
+    assert members_of(holdings, np.arange(60)) == list(range(60))
+    assert max(of_account(scored, a)["total"] for a in busy if a in scored.accounts) < 0
+
+
+def test_text_alone_is_one_trace_and_never_enough() -> None:
+    """A public kit's users share its wrapper and its questions word for word."""
+    kit = np.arange(60, 120)
+    rows = EVERYBODY + [(int(a), "wording", "kit") for a in kit]
+    rows += [(int(a), "prompt", f"question {j}") for a in kit for j in range(10)]
+    holdings = holdings_of(rows, N)
+    scored = vouched(holdings, kit)
+    assert of_account(scored, 60)["template"] > 2
+    assert of_account(scored, 60)["total"] > Rules().bits
+    assert members_of(holdings, kit) == []
+
+
+def hand(*rows: dict[str, float]) -> Scored:
+    bits = np.array([[r.get(f, 0.0) for f in FAMILIES] for r in rows])
+    return Scored(np.arange(len(rows)), bits, bits.sum(axis=1) - 3)
+
+
+def test_two_traces_must_speak_and_content_is_not_another_than_template() -> None:
+    scored = hand(
+        {"template": 12, "content": 12},
+        {"template": 6, "identity": 6},
+        {"identity": 12, "network": 1.9},
+        {"content": 6, "network": 6},
+        {"identity": 12, "tempo": 1.9, "template": 1.9},
+    )
+    assert scored.members(Rules()).tolist() == [1, 3]
+
+
+def test_who_is_in_needs_less_to_stay_than_to_join() -> None:
+    scored = hand({"identity": 3.5, "network": 3.5}, {"identity": 3.5, "network": 3.5}, {"identity": 2.4, "network": 2.4})
+    assert scored.members(Rules()).tolist() == []
+    assert scored.members(Rules(), np.array([1, 2])).tolist() == [1]
+
+
+def test_kinds_that_only_describe_never_speak_for_an_account() -> None:
+    rows = EVERYBODY + [(a, k, "odd") for a in range(60) for k in ("client", "settings", "tls", "tools")]
+    rows += [(a, "wording", "theirs") for a in range(60)]
+    scored = score(holdings_of(rows, N), np.arange(60))
+    assert 0 < of_account(scored, 3)["network"] < Rules().family_bits
+
+
+@pytest.mark.parametrize("kind", ["net", "card"])
+def test_busier_compares_holdings_and_only_of_kinds_that_an_account_holds_several_of(kind: str) -> None:
+    rows = [(a, kind, f"v{v}") for a in range(40) for v in range(8 if a < 10 else 2)]
+    ratio = busier(holdings_of(rows, 40), np.arange(10))
+    expected = 4.0 if KINDS[kind].table == "facts" else 1.0
+    assert ratio[KIND_NAMES.index(kind)] == pytest.approx(expected)
+    assert (np.delete(ratio, KIND_NAMES.index(kind)) == 1).all()
+
+
+# Parting
+
+
+def parts(rows: list[Row], members: np.ndarray) -> list[list[int]]:
+    return sorted(p.tolist() for p in split(holdings_of(rows, N), members))
+
+
+def test_two_operators_with_one_wording_part() -> None:
+    left, right = np.arange(70), np.arange(70, 150)
+    rows = operator(left, "left", wording="kit") + operator(right, "right", wording="kit")
+    assert parts(EVERYBODY + rows, np.r_[left, right]) == [left.tolist(), right.tolist()]
+
+
+def test_two_operators_with_wordings_of_their_own_part() -> None:
+    left, right = np.arange(40), np.arange(40, 90)
+    rows = operator(left, "left", wordings=2) + operator(right, "right", wordings=2)
+    assert parts(EVERYBODY + rows, np.r_[left, right]) == [left.tolist(), right.tolist()]
+
+
+def test_one_operator_with_several_wordings_stays_one() -> None:
+    members = np.arange(120)
+    assert parts(EVERYBODY + operator(members, "op", wordings=4), members) == [members.tolist()]
+
+
+def test_without_payers_networks_or_sign_ups_a_cluster_is_left_whole() -> None:
+    members = np.arange(80)
+    rows = operator(members, "op", cards=0, nets=0, wordings=4)
+    assert parts(rows, members) == [members.tolist()]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000))
+def test_parting_deals_out_every_member_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    members = np.sort(rng.choice(N, 90, replace=False))
+    cut = int(rng.integers(5, 85))
+    rows = operator(members[:cut].tolist(), "left", cards=4, wording="kit") + [
+        (int(a), kind, f"{kind} {rng.integers(12)}") for a in members[cut:] for kind in ("card", "net", "wording")
+    ]
+    dealt = split(holdings_of(rows, N), members)
+    assert sorted(np.concatenate(dealt).tolist()) == members.tolist()
+    assert all(len(p) for p in dealt)
+
+
+# Refining
+
+
+@pytest.fixture(scope="module")
+def two() -> Holdings:
+    rows = EVERYBODY + operator(range(60), "left") + operator(range(60, 100), "right", wordings=2)
+    return holdings_of(rows, N)
+
+
+def refined(holdings: Holdings, proposals: list[np.ndarray]) -> list[list[int]]:
+    found = refine(holdings, proposals, Rules())
+    for members, scored in found:
+        assert np.isin(members, scored.accounts).all()
+    return [members.tolist() for members, _ in found]
+
+
+PROPOSALS = [np.arange(0, 35), np.arange(25, 58), np.r_[np.arange(62, 100), np.arange(300, 306)], np.arange(400, 404)]
+
+
+def test_pieces_merge_strangers_leave_and_each_account_is_in_one_cluster(two: Holdings) -> None:
+    assert refined(two, PROPOSALS) == [list(range(60)), list(range(60, 100))]
+
+
+@pytest.mark.parametrize("order", [(3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
+def test_any_order_of_proposals_gives_the_same_clusters(two: Holdings, order: tuple[int, ...]) -> None:
+    assert refined(two, [PROPOSALS[k] for k in order]) == [list(range(60)), list(range(60, 100))]
+
+
+def test_an_account_that_two_clusters_claim_alike_goes_to_the_same_one_in_any_order() -> None:
+    rows, left, right = list(EVERYBODY), list(range(40)), list(range(40, 80))
+    for name, cluster in (("left", left), ("right", right)):
+        rows += operator(cluster, name)
+        rows += [(80, "card", f"{name} card 0"), (80, "wording", f"{name} wording 0"), (80, "net", f"{name} net 0")]
+    rows = [r for r in rows if r[0] >= 81 or "home" not in r[2] and "common" not in r[2] and "c" != r[1][0] or "card" in r[2]]
+    holdings = holdings_of(rows, N)
+    first, second = (refined(holdings, p) for p in ([np.array(left), np.array(right)], [np.array(right), np.array(left)]))
+    assert sum(80 in c for c in first) == 1
+    assert first == second
+
+
+def test_nothing_proposed_or_too_little_gives_nothing(two: Holdings) -> None:
+    assert refined(two, []) == []
+    assert refined(two, [np.arange(2)]) == []
+    assert refined(two, [np.arange(500, 540)]) == [], "strangers"
