@@ -58,6 +58,15 @@ def header_of(head: bytes) -> tuple[list[str], str]:
         return [], delimiter
 
 
+def is_utf8(text: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
+    try:
+        str(text, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _blocks(stream: Stream, path: Path, report: Report) -> Iterator[tuple[Reading, Block]]:
     reading: Reading | None = None
     for block in blocks(stream, path, report, Cutter()):
@@ -109,6 +118,9 @@ class Reading:
         report.reject("wrong number of fields", len(lines), place(self.path, int(lines[0])), WIDTH_HINT)
 
     def _parsed(self, block: Block, bad: list[int]) -> pa.Table | None:
+        if not is_utf8(block.text):
+            return None  # pyarrow could not hand a broken row to ``leave_out``
+
         def leave_out(row: Any) -> str:
             bad.append(row.number)
             return "skip"
@@ -133,11 +145,20 @@ class Reading:
 
     def _one_by_one(self, block: Block, report: Report) -> Chunk:
         csv.field_size_limit(report.limits.line_bytes)
-        reader = csv.reader(io.StringIO(block.text.decode("utf-8", "surrogateescape")), delimiter=self.delimiter)
+        text = io.StringIO(block.text.decode("utf-8", "surrogateescape"), newline="")
+        reader = csv.reader(text, delimiter=self.delimiter)
         rows: list[list[str]] = []
         lines: list[int] = []
         start = block.line
-        for row in reader:
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error:
+                self._reject(np.array([start]), report)
+                start = block.line + reader.line_num
+                continue
+            if row is None:
+                break
             if len(row) == len(self.names):
                 rows.append(row)
                 lines.append(start)
