@@ -117,9 +117,9 @@ def town(seed: int = 3, strangers: int = 500) -> Town:
                 output_tokens=200, country="far",
             )  # fmt: skip
     plans = {
-        "campaign": Plan(40, cards=10, nets=6),
+        "campaign": Plan(40, cards=10, nets=20),
         "ring": Plan(10, cards=3, nets=3),
-        "chatty": Plan(40, cards=10, nets=6, elicitation=0.0, capability=10),
+        "chatty": Plan(40, cards=10, nets=20, elicitation=0.0, capability=10),
         "text alone": Plan(40, cards=0, nets=0),
         "payer": Plan(30, cards=1, nets=8),
         "site": Plan(40, cards=12, nets=2),

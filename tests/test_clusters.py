@@ -50,9 +50,9 @@ def test_no_ties_no_clusters() -> None:
 
 
 def test_a_cluster_that_could_not_become_a_campaign_is_dropped() -> None:
-    rows = blocks((9, 3))
-    assert [len(g) for g in found(rows)] == [9]
-    assert [len(g) for g in found(rows, smallest=3)] == [9, 3]
+    rows = blocks((12, 12, 12, 3))
+    assert [len(g) for g in found(rows)] == [12, 12, 12]
+    assert [len(g) for g in found(rows, smallest=3)] == [12, 12, 12, 3]
 
 
 @settings(max_examples=25, deadline=None)
@@ -100,10 +100,10 @@ def test_n_holders_cost_n_edges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_freak_value_cannot_glue_two_blocks() -> None:
-    """A tie of a thousand bits across two blocks counts as one of ``MAX_BITS``."""
-    rows = [*blocks((20, 20)), (0, "phone", 9, 1000.0), (20, "phone", 9, 1000.0)]
-    assert MAX_BITS < 1000
-    assert sorted(map(len, found(rows))) == [20, 20]
+    """Ties of a thousand bits across all blocks count as ``MAX_BITS`` each: less than what holds an account to its own."""
+    rows = [*blocks((20,) * 6), *((20 * b, "phone", 9, 1000.0) for b in range(6))]
+    assert MAX_BITS < 8 + 8 + 6
+    assert found(rows) == [list(range(20 * b, 20 * b + 20)) for b in range(6)]
 
 
 def test_values_of_different_kinds_are_different_values() -> None:

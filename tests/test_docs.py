@@ -67,6 +67,12 @@ def parses(tokens: list[str]) -> None:
         app.parse_args(tokens, exit_on_error=False, print_error=False)
 
 
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help is laid out for the terminal it meets; here for the usual one."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
     assert cli.main([verb, "--help"] if verb else ["--help"]) == 0
     return capsys.readouterr().out

@@ -129,9 +129,10 @@ def test_text_alone_is_one_trace_and_never_enough() -> None:
     rows = EVERYBODY + [(int(a), "wording", "kit") for a in kit]
     rows += [(int(a), "prompt", f"question {j}") for a in kit for j in range(10)]
     holdings = holdings_of(rows, N)
-    scored = vouched(holdings, kit)
+    scored = score(holdings, kit)
     assert of_account(scored, 60)["template"] > 2
     assert of_account(scored, 60)["total"] > Rules().bits
+    assert not np.intersect1d(scored.members(Rules()), kit).size
     assert members_of(holdings, kit) == []
 
 
@@ -180,16 +181,24 @@ def parts(rows: list[Row], members: np.ndarray) -> list[list[int]]:
     return sorted(p.tolist() for p in split(holdings_of(rows, N), members))
 
 
+def assert_parted(rows: list[Row], *operators: np.ndarray) -> None:
+    """One part for each operator; a home network may lead one account in fifty astray until the next round."""
+    found = split(holdings_of(rows, N), np.concatenate(operators))
+    assert len(found) == len(operators)
+    for mine in operators:
+        assert max(len(np.intersect1d(mine, part)) for part in found) >= 0.98 * len(mine)
+
+
 def test_two_operators_with_one_wording_part() -> None:
     left, right = np.arange(70), np.arange(70, 150)
     rows = operator(left, "left", wording="kit") + operator(right, "right", wording="kit")
-    assert parts(EVERYBODY + rows, np.r_[left, right]) == [left.tolist(), right.tolist()]
+    assert_parted(EVERYBODY + rows, left, right)
 
 
 def test_two_operators_with_wordings_of_their_own_part() -> None:
-    left, right = np.arange(40), np.arange(40, 90)
+    left, right = np.arange(50), np.arange(50, 110)
     rows = operator(left, "left", wordings=2) + operator(right, "right", wordings=2)
-    assert parts(EVERYBODY + rows, np.r_[left, right]) == [left.tolist(), right.tolist()]
+    assert_parted(EVERYBODY + rows, left, right)
 
 
 def test_one_operator_with_several_wordings_stays_one() -> None:
@@ -233,28 +242,38 @@ def refined(holdings: Holdings, proposals: list[np.ndarray]) -> list[list[int]]:
     return [members.tolist() for members, _ in found]
 
 
-PROPOSALS = [np.arange(0, 35), np.arange(25, 58), np.r_[np.arange(62, 100), np.arange(300, 306)], np.arange(400, 404)]
+PROPOSALS = [np.arange(0, 58), np.r_[np.arange(62, 100), np.arange(300, 306)], np.arange(50, 57), np.arange(400, 404)]
+BOTH = [list(range(60)), list(range(60, 100))]
 
 
-def test_pieces_merge_strangers_leave_and_each_account_is_in_one_cluster(two: Holdings) -> None:
-    assert refined(two, PROPOSALS) == [list(range(60)), list(range(60, 100))]
+def test_members_join_strangers_leave_and_each_account_is_in_one_cluster(two: Holdings) -> None:
+    assert refined(two, PROPOSALS) == BOTH
 
 
 @pytest.mark.parametrize("order", [(3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
 def test_any_order_of_proposals_gives_the_same_clusters(two: Holdings, order: tuple[int, ...]) -> None:
-    assert refined(two, [PROPOSALS[k] for k in order]) == [list(range(60)), list(range(60, 100))]
+    assert refined(two, [PROPOSALS[k] for k in order]) == BOTH
+
+
+@pytest.mark.parametrize("cut", [30, 40, 45])
+def test_pieces_of_one_operator_become_one_cluster(two: Holdings, cut: int) -> None:
+    """Each half must not count the other among the strangers: together they would both be lost."""
+    assert refined(two, [np.arange(cut), np.arange(cut, 60), np.arange(60, 100)]) == BOTH
 
 
 def test_an_account_that_two_clusters_claim_alike_goes_to_the_same_one_in_any_order() -> None:
-    rows, left, right = list(EVERYBODY), list(range(40)), list(range(40, 80))
+    rows, left, right = strangers_from(81), np.arange(40), np.arange(40, 80)
     for name, cluster in (("left", left), ("right", right)):
         rows += operator(cluster, name)
-        rows += [(80, "card", f"{name} card 0"), (80, "wording", f"{name} wording 0"), (80, "net", f"{name} net 0")]
-    rows = [r for r in rows if r[0] >= 81 or "home" not in r[2] and "common" not in r[2] and "c" != r[1][0] or "card" in r[2]]
+        rows += [(80, kind, f"{name} {kind} 0") for kind in ("card", "wording", "net")]
     holdings = holdings_of(rows, N)
-    first, second = (refined(holdings, p) for p in ([np.array(left), np.array(right)], [np.array(right), np.array(left)]))
+    first, second = refined(holdings, [left, right]), refined(holdings, [right, left])
     assert sum(80 in c for c in first) == 1
     assert first == second
+
+
+def strangers_from(first: int) -> list[Row]:
+    return [row for row in EVERYBODY if row[0] >= first]
 
 
 def test_nothing_proposed_or_too_little_gives_nothing(two: Holdings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -37,17 +37,17 @@ class Names:
     models: list[str]
 
 
-def name(verdicts: list[Verdict], holdings: Holdings, names: Names, pivots: dict[int, Pivot]) -> Judged:
-    """Every verdict as a campaign; ``pivots`` by case number."""
-    made = [campaign(v, holdings, names, pivots.get(v.case.number)) for v in verdicts]
+def name(verdicts: list[Verdict], holdings: Holdings, names: Names, pivots: dict[int, Pivot], at: datetime) -> Judged:
+    """Every verdict as a campaign, detected ``at`` that time; ``pivots`` by case number."""
+    made = [campaign(v, holdings, names, pivots.get(v.case.number), at) for v in verdicts]
     made.sort(key=lambda c: (-len(c.members), c.campaign_id))
     return Judged(
         *(tuple(c for c in made if c.outcome is o) for o in (Outcome.CAMPAIGN, Outcome.REVIEW, Outcome.LET_GO))
     )
 
 
-def campaign(verdict: Verdict, holdings: Holdings, names: Names, pivot: Pivot | None) -> Campaign:
-    """One verdict as a campaign."""
+def campaign(verdict: Verdict, holdings: Holdings, names: Names, pivot: Pivot | None, at: datetime) -> Campaign:
+    """One verdict as a campaign, detected ``at`` that time."""
     case = verdict.case
     totals = case.tables["case_totals"].to_pylist()[0]
     members = people(verdict, holdings, names)
@@ -70,7 +70,7 @@ def campaign(verdict: Verdict, holdings: Holdings, names: Names, pivot: Pivot | 
         exhibits=verdict.exhibits,
         alternatives=verdict.alternatives,
         pivot=pivot,
-        detected_at=datetime.now(UTC) if verdict.outcome is Outcome.CAMPAIGN else None,
+        detected_at=at if verdict.outcome is Outcome.CAMPAIGN else None,
         days=days(case),
         nodes=nodes,
         edges=edges,

@@ -49,7 +49,8 @@ class Run:
     """How a result was made.
 
     ``coverage`` gives, for each canonical column, the share of rows that hold it; ``blind`` the detectors that could
-    not work, each with a sentence naming the columns it missed. ``settings`` must hold no secret.
+    not work, each with a sentence naming the columns it missed; ``notes`` rows that were kept but changed on the way in.
+    ``settings`` must hold no secret.
     """
 
     version: str
@@ -58,6 +59,7 @@ class Run:
     started: datetime
     finished: datetime
     rejects: tuple[Reject, ...] = ()
+    notes: tuple[Reject, ...] = ()
     timings: Mapping[str, Timing] = field(default_factory=dict)
     peak_memory_bytes: int = 0
     blind: Mapping[str, str] = field(default_factory=dict)

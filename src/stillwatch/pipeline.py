@@ -86,7 +86,9 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         progress.stage("judge")
         verdicts = scoring.judge(cases.convene(engine, holdings, found), holdings, ties["signals"])
         names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
-        judged = campaigns.name(verdicts, holdings, names, pivots.find(engine, names.models))
+        # Without a case there are no tables of cases to look for moves in.
+        moves = pivots.find(engine, names.models) if verdicts else {}
+        judged = campaigns.name(verdicts, holdings, names, moves, started)
         span = engine.rows("SELECT min(time) AS first, max(time) AS last FROM facts").to_pylist()[0]
     progress.stage("conclude")
     findings = Findings(
@@ -106,6 +108,7 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         started=started,
         finished=datetime.now(UTC),
         rejects=(*source.rejects, *faults, *more, *uncovered(intake.accounts, declared)),
+        notes=tuple(source.notes),
         timings=dict(progress.timings),
         peak_memory_bytes=peak_memory_bytes(),
         blind=blind,

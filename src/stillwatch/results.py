@@ -32,7 +32,7 @@ def write(findings: Findings, run: Run, out: Path) -> None:
         pq.write_table(findings.accounts, staged / "accounts.parquet", compression="zstd")
         _write_json(staged / "campaigns.json", [campaign_json(c) for c in findings.campaigns])
         _write_json(staged / "review.json", [campaign_json(c) for c in findings.review])
-        (staged / "report.html").write_text(page(findings, run), encoding="utf-8")
+        (staged / "report.html").write_text(page(findings, run), encoding="utf-8", errors="backslashreplace")
         _write_json(staged / "run.json", run_json(findings, run))
 
 
@@ -82,6 +82,7 @@ def run_json(findings: Findings, run: Run) -> dict[str, Any]:
         "last_time": iso(counts.last_time) if counts.last_time else None,
         "rejected": run.rejected,
         "rejects": [{"reason": r.reason, "rows": r.rows, "place": r.place, "hint": r.hint} for r in run.rejects],
+        "changed": [{"reason": n.reason, "rows": n.rows, "place": n.place} for n in run.notes],
         "coverage": {name: round(part, 4) for name, part in run.coverage.items()},
         "unknown_columns": list(run.unknown_columns),
         "blind": dict(run.blind),
@@ -121,7 +122,8 @@ def _timing_json(timing: Timing) -> dict[str, float]:
 
 def _write_json(path: Path, content: object) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-    path.write_text(text + "\n", encoding="utf-8")
+    # A file's name may be no text; JSON escapes such bytes just as Python does.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _plain(value: object) -> object:

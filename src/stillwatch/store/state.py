@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +66,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C and a polite kill to the end of the block, which is short and must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
+
+
 class Staging:
     """A folder to write results into, moved to ``out`` file by file when its ``with`` ends well.
 
@@ -91,13 +110,14 @@ class Staging:
         files = sorted(self._folder.iterdir(), key=lambda f: (f.name == self._last, f.name))
         for file in files:
             _force(file)
-        (self._out / self._last).unlink(missing_ok=True)
-        _force(self._out)
-        for file in files:
-            if file.name == self._last:
-                _force(self._out)
-            os.replace(file, self._out / file.name)
-        _force(self._out)
+        with _undisturbed():
+            (self._out / self._last).unlink(missing_ok=True)
+            _force(self._out)
+            for file in files:
+                if file.name == self._last:
+                    _force(self._out)
+                os.replace(file, self._out / file.name)
+            _force(self._out)
 
 
 @dataclass(frozen=True, slots=True)
