@@ -18,7 +18,7 @@ LAYERS = (
     ("store",),
     ("adapters", "fingerprints", "detectors", "responders"),
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
-     "alternatives", "scoring", "judgements", "campaigns", "policy", "findings"),
+     "alternatives", "scoring", "judgements", "campaigns", "policy", "findings", "intake"),
     ("pipeline", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("cli", "console"),

@@ -99,14 +99,14 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.end()
         if self._live:
             self._live.stop()
             self._live = None
 
     def stage(self, name: str, total: int | None = None) -> Stage:
         """Start a stage; use the answer in a ``with`` to end it early, or let the next stage end it."""
-        self._end()
+        self.end()
         self._name, self._total, self.rows = name, total, 0
         self._started = (self._clock(), cpu_s())
         if self._live:
@@ -145,7 +145,8 @@ class Progress:
             print(text, file=self._stream, flush=True)
         self._spoke_at = self._clock()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the present stage, if there is one."""
         if not self._name:
             return
         spent = Timing(self._clock() - self._started[0], cpu_s() - self._started[1])
@@ -169,7 +170,7 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress._end()
+        self._progress.end()
 
 
 class Rows(ProgressColumn):
