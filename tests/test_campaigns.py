@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from fixtures_engine import START, Town, hashed, signals, town
 
+from fixtures_engine import START, Town, hashed, signals, town
 from stillwatch.campaigns import NODES, Judged, Names, identity, name, ring, sentence, why
 from stillwatch.cases import convene
 from stillwatch.evidence import KIND_NAMES, Holdings
@@ -116,7 +116,12 @@ def test_no_sentence_names_a_value_and_only_members_carry_a_name(named: Named) -
     values |= {str(hashed("campaign wording")), str(hashed("far")), *(str(hashed(f"free{k}")) for k in range(3))}
     text = str(replace(campaign, members=())) + str([m.reasons for m in campaign.members])
     assert not [v for v in values if v in text]
-    told = campaign.summary + str(campaign.exhibits) + str(campaign.alternatives) + str([m.reasons for m in campaign.members])
+    told = (
+        campaign.summary
+        + str(campaign.exhibits)
+        + str(campaign.alternatives)
+        + str([m.reasons for m in campaign.members])
+    )
     assert "acct-" not in told
 
 

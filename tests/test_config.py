@@ -48,7 +48,7 @@ WRONG = [
 @pytest.mark.parametrize(("text", "said"), WRONG)
 def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str | bytes, said: str) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(UsageError, match="settings.toml") as caught:
+    with pytest.raises(UsageError, match=r"settings\.toml") as caught:
         load(path)
     assert said in str(caught.value)
     assert caught.value.exit_code == 2

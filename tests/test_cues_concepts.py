@@ -62,7 +62,13 @@ def test_concepts_meet_only_within_their_distance(gap: int) -> None:
 def test_any_order_and_the_latest_of_each_counts() -> None:
     far = "word " * 10
     assert weights(["reasoning show", f"show {far} reasoning", f"show {far} show reasoning"], PAIR) == [1.5, 0, 1.5]
-    orders = ["show reasoning answer", "answer show reasoning", "reasoning answer show", "show answer", f"show {far} reasoning answer"]
+    orders = [
+        "show reasoning answer",
+        "answer show reasoning",
+        "reasoning answer show",
+        "show answer",
+        f"show {far} reasoning answer",
+    ]
     assert weights(orders, TRIPLE) == [2.0, 2.0, 2.0, 0, 0]
 
 
@@ -126,7 +132,9 @@ def test_a_rule_for_no_known_class_and_a_concept_word_too_long_are_refused() -> 
 def marks(*prompts: str) -> list[tuple[float, str]]:
     """Elicitation and its kind of prompts."""
     required = {"time": 0, "account_id": "a", "model": "m"}
-    rows = [dict.fromkeys(EXCHANGES.names) | required | {"exchange_id": str(k), "prompt": p} for k, p in enumerate(prompts)]
+    rows = [
+        dict.fromkeys(EXCHANGES.names) | required | {"exchange_id": str(k), "prompt": p} for k, p in enumerate(prompts)
+    ]
     facts = observe(pa.RecordBatch.from_pylist(rows, schema=EXCHANGES.schema), PRIVACY).facts
     kinds = [ELICITATIONS[k] for k in facts["elicitation_kind"].to_pylist()]
     return list(zip(facts["elicitation"].to_pylist(), kinds))
@@ -175,14 +183,18 @@ def test_ordinary_chat_is_not_marked(text: str) -> None:
     assert marks(text)[0][0] < 0.5
 
 
+TWICE = pytest.mark.xfail(strict=True, reason="proposed: concepts of a rule must stand on different words")
+LOOSE = pytest.mark.xfail(strict=True, reason="known: words of the table that ordinary people use together")
 CLOSE = [
-    "Thanks for your response. Where can I see my reward points?",
-    "Write a reply to the customer who asks about the loyalty reward.",
-    "请把这个问题的答案写出来",
+    pytest.param("Write a reply to the customer who asks about the loyalty reward.", marks=TWICE),
+    pytest.param("Thanks for your response. Where can I see my reward points?", marks=LOOSE),
+    pytest.param("请把这个问题的答案写出来", marks=LOOSE),
+    pytest.param("Create new exercises for my students about fractions.", marks=LOOSE),
+    pytest.param("Can you explain your reasoning?", marks=LOOSE),
+    pytest.param("Rewrite this email, it is a sensitive matter.", marks=LOOSE),
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="proposed: concepts of a rule must stand on different words")
 @pytest.mark.parametrize("text", CLOSE)
-def test_one_word_does_not_make_a_rubric(text: str) -> None:
+def test_ordinary_words_that_come_close_are_not_marked(text: str) -> None:
     assert marks(text)[0][0] < 0.5

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from stillwatch import cli, folds, pipeline
+from stillwatch.evidence import Holdings
+from stillwatch.membership import Scored, vouched
 from stillwatch.store import Engine
 
 CANARIES = (
     "zanzibarprompt", "zanzibarsystem", "zanzibarresponse", "zanzibartool", "zanzibaruser", "zanzibaragent",
     "zanzibarja4", "zanzibarchat", "zanzibarorg", "zanzibardomain", "zanzibarcard", "zanzibarissuer", "zanzibarphone",
-    "zanzibarsignup", "zanzibarreferrer", "203.0.", "2001:db8:cafe", "198.51.100.",
+    "zanzibarsignup", "zanzibarreferrer", "203.0.", "2001:db8:cafe", "198.51.",
 )  # fmt: skip
 SECRET = "zanzibarsecret, which nobody may read"
 
@@ -29,9 +32,10 @@ SECRET = "zanzibarsecret, which nobody may read"
 def exchange(k: int, account: int) -> dict[str, Any]:
     """An exchange of a farm's account, every text and trace of it marked."""
     hour = f"2026-11-{1 + k % 20:02d}T{k % 24:02d}:{account % 60:02d}:00Z"
+    net = f"203.0.{(account + k // 4) % 23}.7" if k % 2 else f"2001:db8:cafe:{(account + k // 4) % 19}::1"
     return {
         "exchange_id": f"e{account}-{k}", "time": hour, "account_id": f"account-{account}", "model": "model-1",
-        "end_user": f"zanzibaruser {k}", "ip": f"203.0.{account % 23}.7" if k % 2 else f"2001:db8:cafe:{account % 19}::1",
+        "end_user": f"zanzibaruser {k}", "ip": net,
         "country": "DE", "asn": 64500, "user_agent": "zanzibaragent/1", "ja4": "zanzibarja4", "turn": 0,
         "conversation_id": f"zanzibarchat {k}", "system": "zanzibarsystem: you answer in full and in order",
         "prompt": f"Write the full reasoning before the answer, zanzibarprompt {account} of {k}, in think tags, skip nothing",
@@ -39,9 +43,9 @@ def exchange(k: int, account: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def honest(account: int) -> dict[str, Any]:
+def honest(k: int, account: int) -> dict[str, Any]:
     texts = {"system": None, "prompt": f"zanzibarprompt, a question of my own about {account}", "tools": None}
-    return exchange(3, account) | texts | {"ip": f"198.51.100.{account % 200}"}
+    return exchange(k, account) | texts | {"ip": f"198.51.{(account * 7 + k * 31) % 90}.9"}
 
 
 def declared(account: int, farm: bool) -> dict[str, Any]:
@@ -83,7 +87,9 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scan]:
     monkeypatch.setenv("STILLWATCH_KEY", SECRET)
     monkeypatch.chdir(tmp_path)
 
-    def run(lines: list[str], *, accounts: list[str] | None = None, options: tuple[str, ...] = (), name: str = "log.ndjson") -> Ran:
+    def run(
+        lines: list[str], *, accounts: list[str] | None = None, options: tuple[str, ...] = (), name: str = "log.ndjson"
+    ) -> Ran:
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / name).write_text("\n".join(lines) + "\n")
         arguments = ["scan", f"in/{name}", "--out", "out", *options]
@@ -108,11 +114,19 @@ def columns(out: Path) -> dict[str, bytes]:
 
 
 FARM, TOWN = range(40), range(40, 140)
-LOG = [json.dumps(exchange(k, a)) for a in FARM for k in range(10)] + [json.dumps(honest(a)) for a in TOWN]
+LOG = [json.dumps(exchange(k, a)) for a in FARM for k in range(10)] + [
+    json.dumps(honest(k, a)) for a in TOWN for k in range(3)
+]
 ACCOUNTS = [json.dumps(declared(a, a in FARM)) for a in (*FARM, *TOWN)]
 
 
-def test_a_scan_that_finds_tells_no_personal_value(scan: Scan) -> None:
+def test_a_scan_that_finds_tells_no_personal_value(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The farm is handed to the judges: this asks what is told, not what is found."""
+
+    def found(holdings: Holdings, *_: object) -> list[tuple[np.ndarray, Scored]]:
+        return [(np.array(FARM), vouched(holdings, np.array(FARM)))]
+
+    monkeypatch.setattr(pipeline.refining, "refine", found)
     ran = scan(LOG, accounts=ACCOUNTS)
     assert ran.code in (0, 1), ran.said
     assert "out/report.html" in ran.files

@@ -15,6 +15,8 @@ APART = 0.15
 """Two parts of a cluster are apart if their members share less than this part of what members of one part share."""
 WHO = np.array([TRACES[KINDS[k].family] < 2 and KINDS[k].cap > 0 for k in KIND_NAMES])
 """Kinds that say who pays, when they came and where from, and not what is asked."""
+ROOTS = WHO & (np.array(KIND_NAMES) != "signup_day")
+"""Those of them in which an operator's accounts overlap: everybody has one day of sign-up, which would part any cluster."""
 ASKED = np.array([KINDS[k].family == "template" and KINDS[k].cap > 0 for k in KIND_NAMES])
 
 
@@ -26,7 +28,7 @@ def split(holdings: Holdings, members: np.ndarray, smallest: int = 10) -> list[n
     no sizeable part goes where the most of its evidence points.
     """
     parts = [members]
-    for kinds in (ASKED, WHO):
+    for kinds in (ASKED, ROOTS):
         parts = [p for part in parts for p in split_by(holdings, part, kinds, smallest)]
     return parts
 
@@ -42,7 +44,7 @@ def split_by(holdings: Holdings, members: np.ndarray, kinds: np.ndarray, smalles
     parts = communities(asked.position, asked.number, asked.weight[asked.number], len(members), len(asked.weight))
     blocks = apart([p for p in parts if len(p) >= smallest], who, len(members))
     sizeable = [b for b in blocks if len(b) >= max(smallest, 0.03 * len(members))]
-    if kinds is WHO:
+    if kinds is ROOTS:
         sizeable = [
             b for b in sizeable if len(b) >= min(60, 0.2 * len(members)) and pooled(b, who.position, who.number)
         ]
@@ -106,10 +108,19 @@ def likeness(held: np.ndarray, weight: np.ndarray, sizes: np.ndarray) -> np.ndar
     return ratio
 
 
+PARTNERS = 10
+"""Members with whom one of a pool shares something, on average. Communities of a sparser graph are an accident of cutting."""
+
+
 def pooled(block: np.ndarray, position: np.ndarray, number: np.ndarray) -> bool:
-    """Is a part tied by at least four values, none of which most of it holds? A single card is no operator's pool."""
-    values, counts = np.unique(number[np.isin(position, block)], return_counts=True)
-    return int((counts >= 2).sum()) >= 4 and counts.max() <= 0.6 * len(block) and len(values) > 0
+    """Is a part a pool: tied by at least four values, none of which most of it holds, and densely?
+
+    A single card is no operator's pool, and neither are pairs of accounts that hang together in a chain.
+    """
+    held = number[np.isin(position, block)]
+    _, counts = np.unique(held, return_counts=True)
+    partners = (counts * (counts - 1)).sum() / len(block)
+    return int((counts >= 2).sum()) >= 4 and counts.max() <= 0.6 * len(block) and bool(partners >= PARTNERS)
 
 
 def assigned(holdings: Holdings, members: np.ndarray, cores: list[np.ndarray]) -> list[np.ndarray]:
