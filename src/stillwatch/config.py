@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,21 @@ def load(path: Path | None) -> Config:
     for key, value in raw.items():
         if key not in known:
             raise UsageError(f"{path}: unknown setting {key!r}", hint=f"known: {', '.join(known)}")
-        if not isinstance(value, known[key]):
+        if not isinstance(value, known[key]) or isinstance(value, bool):
             raise UsageError(f"{path}: {key} must be {known[key].__name__}, not {type(value).__name__}")
+    if raw.get("threads", 0) < 0:
+        raise UsageError(f"{path}: threads must be at least 0, where 0 is all cores")
+    for fault in _numbers(raw.get("detectors", {})):
+        raise UsageError(f"{path}: {fault}")
     return Config(**raw)
+
+
+def _numbers(detectors: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the numbers given to detectors."""
+    for detector, numbers in detectors.items():
+        if not isinstance(numbers, dict):
+            yield f"detectors.{detector} must be a table of numbers, such as [detectors.shared_payment]"
+            continue
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                yield f"detectors.{detector}.{name} must be a number, not {type(value).__name__}"

@@ -45,9 +45,7 @@ def split_by(holdings: Holdings, members: np.ndarray, kinds: np.ndarray, smalles
     blocks = apart([p for p in parts if len(p) >= smallest], who, len(members))
     sizeable = [b for b in blocks if len(b) >= max(smallest, 0.03 * len(members))]
     if kinds is ROOTS:
-        sizeable = [
-            b for b in sizeable if len(b) >= min(60, 0.2 * len(members)) and pooled(b, who.position, who.number)
-        ]
+        sizeable = carved(sizeable, who, len(members))
     if len(sizeable) < 2:
         return [members]
     return assigned(holdings, members, [np.sort(members[b]) for b in sizeable])
@@ -106,6 +104,14 @@ def likeness(held: np.ndarray, weight: np.ndarray, sizes: np.ndarray) -> np.ndar
     ratio = cross / np.maximum(1e-12, np.minimum.outer(own, own))
     np.fill_diagonal(ratio, -1)
     return ratio
+
+
+def carved(blocks: list[np.ndarray], who: Shared, size: int) -> list[np.ndarray]:
+    """The pools among the parts, and all the others together: only a pool stands apart by its networks and payers."""
+    sizeable = [b for b in blocks if len(b) >= min(60, 0.2 * size)]
+    pools = [b for b in sizeable if pooled(b, who.position, who.number)]
+    others = [b for b in sizeable if not any(b is p for p in pools)]
+    return pools + ([np.concatenate(others)] if others and pools else [])
 
 
 PARTNERS = 10

@@ -16,6 +16,8 @@ def refine(holdings: Holdings, proposals: list[np.ndarray], rules: Rules) -> lis
     """
     clusters = [p for p in proposals if len(p) >= 3]
     for _ in range(rules.rounds):
+        # An account that two clusters claim alike goes to the first.
+        clusters.sort(key=lambda c: (-len(c), c.tobytes()))
         scored = [vouched(holdings, c) for c in clusters]
         clusters = [part for c in claim(scored, rules, clusters) for part in split(holdings, c)]
         clusters = merge(clusters, [vouched(holdings, c) for c in clusters], rules)

@@ -100,9 +100,9 @@ def signalled(case: Case, holdings: Holdings, signals: pa.Table) -> list[Exhibit
     detectors = np.asarray(signals["detector"].to_pylist())
     families = dict(zip(signals["detector"].to_pylist(), signals["family"].to_pylist()))
     for name, family in sorted(families.items()):
-        given = account[detectors == name]
+        given = np.unique(account[detectors == name])
         inside = int(np.isin(case.members, given).sum())
-        rate = (len(np.unique(given)) - inside + 1) / (holdings.n - case.size + 2)
+        rate = (len(given) - inside + 1) / (holdings.n - case.size + 2)
         share = inside / case.size
         if share < 2 * rate or inside < 3 or family == "content":
             continue

@@ -106,10 +106,13 @@ def resolve(sketches: Sequence[Matrix] | Matrix, accounts: Ids) -> Families:
     if sum(len(c) for c in chunks) != len(accounts):
         raise ValueError(f"{sum(len(c) for c in chunks)} sketches for {len(accounts)} accounts")
     shingles, counts = _recurrent(chunks)
+    none = Families(np.zeros(len(accounts), np.int64), TABLE.empty_table())
     if not len(shingles):
-        return Families(np.zeros(len(accounts), np.int64), TABLE.empty_table())
+        return none
     ids = _number(chunks, shingles)
     parts, sizes = _parts(ids, counts)
+    if not len(sizes):
+        return none
     for block in ids:
         _relabel(block, parts)
     merged = _merge_parts(ids, sizes)

@@ -325,11 +325,15 @@ def _find(cues: Any, gram: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _score(tokens: Any, count: int, cues: Any, seen: Any, fired: Any, last: Any, row: int, out: Any) -> None:
-    """Adds the weights of the cues found and of the rules whose concepts stand close together, each once a text."""
+def _score(tokens: Any, count: int, cues: Any, seen: Any, fired: Any, last: Any, met: Any, row: int, out: Any) -> None:
+    """Adds the weights of the cues found and of the rules whose concepts stand close together, each once a text.
+
+    ``last`` is where each concept stood last, before token i: one word that means two things is not two words.
+    """
     last[:] = -MAX_TOKENS
     for i in range(count):
         gram = np.uint64(0)
+        hits = 0
         for j in range(min(MAX_WORDS, i + 1)):
             # Built backwards from token i, so that all n-grams ending here share their work.
             gram = _mix(gram + tokens[i - j])
@@ -341,9 +345,11 @@ def _score(tokens: Any, count: int, cues: Any, seen: Any, fired: Any, last: Any,
                 for w in range(cues.first[cue], cues.first[cue + 1]):
                     out[cues.target[w]] += cues.weight[w]
             for c in range(cues.meant[cue], cues.meant[cue + 1]):
-                last[cues.concept[c]] = i
-            for c in range(cues.meant[cue], cues.meant[cue + 1]):
                 _meet(cues, cues.concept[c], i, last, fired, row, out)
+                met[hits] = cues.concept[c]
+                hits += 1
+        for k in range(hits):
+            last[met[k]] = i
 
 
 @njit(cache=True, nogil=True)
@@ -354,10 +360,14 @@ def _meet(cues: Any, concept: int, i: int, last: Any, fired: Any, row: int, out:
         if fired[number] == row:
             continue
         rule = cues.rules[number]
-        near = True
+        near, taken = True, np.int64(-1)
         for k in range(3):
-            if rule[k] >= 0 and i - last[rule[k]] > rule[3]:
+            if rule[k] < 0 or rule[k] == concept:
+                continue
+            place = last[rule[k]]
+            if i - place > rule[3] or place == taken:
                 near = False
+            taken = place
         if near:
             fired[number] = row
             out[rule[4]] += cues.rule_weight[number]
@@ -374,13 +384,14 @@ def _scan(data: Any, starts: Any, ends: Any, keys: Any, cues: Any, out: Any) -> 
     seen = np.full(len(cues.first), -1, np.int64)
     fired = np.full(len(cues.rules), -1, np.int64)
     last = np.empty(len(cues.told), np.int64)
+    met = np.empty(MAX_WORDS * len(cues.told), np.int64)
     for i in range(len(starts)):
         if ends[i] <= starts[i]:
             continue
         _read(data, starts[i], ends[i], tokens, exact, at, out.counts[i])
         out.whole[i] = _whole(exact, at[1], ends[i] - starts[i], keys[:2], v)
         _sketch(tokens, at[0], keys[2:], ring, kept, out.sketch[i])
-        _score(tokens, at[0], cues, seen, fired, last, i, out.scores[i])
+        _score(tokens, at[0], cues, seen, fired, last, met, i, out.scores[i])
 
 
 @njit(cache=True, nogil=True)
