@@ -319,7 +319,6 @@ def test_signals_count_where_members_give_them_far_more_than_others(court: Court
     assert signalled(case, court.holdings, NONE) == []
 
 
-@pytest.mark.xfail(strict=True, reason="proposed: scoring.signalled counts accounts, not rows")
 def test_a_signal_given_twice_by_an_account_is_one_holder(court: Court) -> None:
     members = court.town.clusters["campaign"].tolist()
     twice = [(a, "lockstep", "tempo") for a in members[:30]] * 2

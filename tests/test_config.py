@@ -73,7 +73,6 @@ NESTED = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="proposed: config.load looks into what is nested")
 @pytest.mark.parametrize(("text", "said"), NESTED)
 def test_a_wrong_number_of_a_detector_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -81,7 +81,6 @@ def test_rules_of_one_class_add_up() -> None:
     assert weights(["show reasoning answer"], PAIR, TRIPLE) == [3.5]
 
 
-@pytest.mark.xfail(strict=True, reason="proposed: concepts of a rule must stand on different words")
 def test_one_word_that_means_two_things_is_not_two_concepts() -> None:
     rule = (["both", "prize"], 5, 1.0)
     assert weights(["a medal", "medal reasoning", "a medal and a medal"], rule)[:2] == [0, 1.0]
@@ -183,10 +182,9 @@ def test_ordinary_chat_is_not_marked(text: str) -> None:
     assert marks(text)[0][0] < 0.5
 
 
-TWICE = pytest.mark.xfail(strict=True, reason="proposed: concepts of a rule must stand on different words")
 LOOSE = pytest.mark.xfail(strict=True, reason="known: words of the table that ordinary people use together")
 CLOSE = [
-    pytest.param("Write a reply to the customer who asks about the loyalty reward.", marks=TWICE),
+    "Write a reply to the customer who asks about the loyalty reward.",
     pytest.param("Thanks for your response. Where can I see my reward points?", marks=LOOSE),
     pytest.param("请把这个问题的答案写出来", marks=LOOSE),
     pytest.param("Create new exercises for my students about fractions.", marks=LOOSE),
