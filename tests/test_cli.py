@@ -193,7 +193,7 @@ def test_a_fault_of_ours_never_ends_like_a_found_campaign(
         def fails(*_: Any, error: BaseException = error, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr("stillwatch.pipeline.read_exchanges", fails)
+        monkeypatch.setattr("stillwatch.intake.read_exchanges", fails)
         assert cli.main(["scan", "log", "--out", "out", "--quiet"]) == code
         assert words in capsys.readouterr().err
 
