@@ -38,7 +38,7 @@ def split_by(holdings: Holdings, members: np.ndarray, kinds: np.ndarray, smalles
     if len(members) < 2 * smallest:
         return [members]
     asked = shared_values(holdings, members, kinds)
-    who = shared_values(holdings, members, WHO)
+    who = shared_values(holdings, members, ROOTS if kinds is ROOTS else WHO)
     if not len(asked.number) or not len(who.number):
         return [members]
     parts = communities(asked.position, asked.number, asked.weight[asked.number], len(members), len(asked.weight))
