@@ -14,7 +14,7 @@ from stillwatch.cases import Case, capability_shares
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.kinds import KINDS
 from stillwatch.scoring import Verdict
-from stillwatch.types import FAMILIES, Axis, Campaign, Day, Member, Node, Outcome, Pivot, Reason
+from stillwatch.types import FAMILIES, Campaign, Day, Member, Node, Outcome, Pivot, Reason
 
 NODES = 120
 """Dots in a campaign's picture: the values most of its members share, and a sample of the members."""
@@ -174,6 +174,3 @@ def ring(place: int, of: int, radius: float, kind: str, label: str, weight: int)
     angle = 2 * math.pi * place / max(1, of)
     x, y = 0.5 + radius * math.cos(angle), 0.5 + radius * math.sin(angle)
     return Node(f"{kind}:{place}", kind, label, float(weight), x, y)
-
-
-__all__ = ["Axis", "Judged", "Names", "campaign", "identity", "name"]

@@ -18,9 +18,6 @@ from stillwatch.membership import Scored
 from stillwatch.store import Engine
 from stillwatch.types import CAPABILITIES, FAMILIES
 
-ELICITED = 0.5
-"""A prompt with at least this mark reads like training data being made."""
-
 PART = 0.25
 """How much of the usual share of such exchanges a member needs; chance alone makes some accounts lighter than others."""
 
@@ -75,7 +72,7 @@ STEPS = {
     "case_everybody": """
         SELECT avg(CASE WHEN coalesce(elicitation, 0) >= 0.5 THEN 1.0 ELSE 0.0 END) AS elicited,
                avg(CASE WHEN capability < 10 THEN 1.0 ELSE 0.0 END) AS targeted,
-               avg(output_tokens) AS output_tokens, count(*) AS exchanges, sum(CASE WHEN net <> 0 THEN 1 ELSE 0 END) AS netted
+               avg(output_tokens) AS output_tokens, count(*) AS exchanges
         FROM facts""",
     "case_sites": """
         SELECT cluster, net, sum(share) AS share FROM (
@@ -147,7 +144,7 @@ def gather(engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, 
     domains = engine.rows("case_domains", {})
     split = {
         name: by_cluster(engine.rows(name, {}), len(clusters))
-        for name in ("case_markers", "case_totals", "case_capabilities", "case_models", "case_days", "case_members",
+        for name in ("case_totals", "case_capabilities", "case_models", "case_days", "case_members",
                      "case_sites", "case_accounts")
     }  # fmt: skip
     degrees = holdings.degrees()
@@ -177,6 +174,8 @@ def convene(
         takes = rows["account"].to_numpy()[(share > 0) & (share >= PART * np.median(share))]
         kept = np.setdiff1d(np.intersect1d(case.members, takes), seats)
         pruned.append((kept if len(kept) >= smallest else case.members, case.scored))
+    if all(len(kept) == case.size for case, (kept, _) in zip(drafts, pruned)):
+        return drafts
     return gather(engine, holdings, pruned)
 
 
