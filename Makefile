@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEMO ?= $(PY) -m stillwatch demo
 
-.PHONY: help check lint types imports test test-spark format demo clean
+.PHONY: help check lint types imports test test-spark format demo models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,11 +33,25 @@ format: $(READY)  ## put the code into format
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+# Public prompts to train on and to be judged by: one Parquet file a source (docs/model-card.md).
+PROMPTS ?= ../shared/data/prompts
+MODELS := .venv-models
+
+models: $(MODELS)/.ready  ## train the reader anew from PROMPTS, and measure it
+	PYTHONPATH=src $(MODELS)/bin/python -m training fit $(PROMPTS)
+	PYTHONPATH=src $(MODELS)/bin/python -m training.floors $(PROMPTS)
+	PYTHONPATH=src $(MODELS)/bin/python -m training card $(PROMPTS)
+
+$(MODELS)/.ready: training/requirements.txt
+	@.ci/venv $(PYTHON) $(MODELS)
+	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement training/requirements.txt
+	@touch $@
+
 demo: $(READY)  ## a log with planted campaigns, judged, and its report
 	$(DEMO)
 
 clean:  ## remove what make has made
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODELS) build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made anew when pyproject.toml changes.

@@ -22,7 +22,7 @@ CAPABILITIES = (
 
 ELICITATIONS = (
     "none", "step_traces", "rebuild_reasoning", "pretext", "rubric_grading", "answer_cleaning",
-    "sensitive_rewrite", "trajectory", "data_generation",
+    "sensitive_rewrite", "trajectory", "data_generation", "curriculum_sweep",
 )  # fmt: skip
 """Ways of making training data that can be seen in one prompt; a fact's ``elicitation_kind`` is an index into this."""
 

@@ -1,4 +1,4 @@
-"""What was asked, as marks: sketches for wording families, hashes, capability and elicitation. No text leaves."""
+"""What was asked, as marks: sketches for wording families, hashes, capability, elicitation, meaning. No text leaves."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.fingerprints import SYSTEM_SKETCH_WIDTH, Fingerprint, Values, column
-from stillwatch.fingerprints._cues import CLASSES, SYSTEM_WEIGHT, Floats, cue_book, judge, with_structure
+from stillwatch.fingerprints._lexicon import Sums, lexicon, no_sums
+from stillwatch.fingerprints._reader import features, judge, rows_of, scores
 from stillwatch.fingerprints._scan import Reading, scan
+from stillwatch.fingerprints._unwrap import unwrapped
 from stillwatch.privacy import Privacy, spans
 from stillwatch.tables import SKETCH_WIDTH
 
 
 def observe(batch: pa.RecordBatch, privacy: Privacy) -> dict[str, Values]:
-    """Sketches, hashes, length in characters, and the verdict of cues over prompt, system text, tools and images."""
-    book = cue_book()
+    """Sketches, hashes, length in characters, and what the reader says of prompt, system text, tools and images."""
     prompt = column(batch, "prompt")
     asked = read(prompt, privacy, SKETCH_WIDTH)
     system, rows = read_distinct(column(batch, "system"), privacy)
-    scores = with_structure(asked.scores, asked.counts, book)
-    scores += SYSTEM_WEIGHT * with_structure(system.scores, system.counts, book)[rows]
-    verdict = judge(scores + side_scores(batch, privacy), book)
+    tools, offers = read_distinct(_tool_names(batch), privacy)
+    over = added(rows_of(system.sums, rows), rows_of(tools.sums, offers))
+    offered = _positive(column(batch, "tools", pa.list_(pa.string())).value_lengths())
+    shown = _positive(column(batch, "images", pa.int16()))
+    seen = features(asked.sums, asked.counts, over)
+    given = scores(seen, offered, shown)
+    _look_inside(prompt, asked, given, privacy)
+    verdict = judge(seen, given, (asked.sums.known[:, 0] + over.known[:, 0] > 0) | offered | shown)
     return {
         "prompt": asked.whole,
         "prompt_chars": pc.utf8_length(prompt).cast(pa.int32()),
@@ -30,15 +36,18 @@ def observe(batch: pa.RecordBatch, privacy: Privacy) -> dict[str, Values]:
         "system": system.whole[rows],
         "system_sketch": system.sketch[rows],
         "capability": verdict.capability,
+        "capabilities": verdict.capabilities,
         "elicitation": verdict.elicitation,
         "elicitation_kind": verdict.kind,
+        "elicitation_kinds": verdict.kinds,
+        "meaning": verdict.meaning,
     }
 
 
 def read(texts: pa.Array, privacy: Privacy, width: int) -> Reading:
     """Scans texts under this run's keys."""
     keys = np.concatenate([privacy.keys("text"), privacy.keys("shingle")])
-    return scan(spans(texts), keys, cue_book().cues, CLASSES, width)
+    return scan(spans(texts), keys, lexicon(), width)
 
 
 def read_distinct(texts: pa.Array, privacy: Privacy) -> tuple[Reading, npt.NDArray[np.int64]]:
@@ -49,26 +58,48 @@ def read_distinct(texts: pa.Array, privacy: Privacy) -> tuple[Reading, npt.NDArr
     return read(entries, privacy, SYSTEM_SKETCH_WIDTH), rows
 
 
-def side_scores(batch: pa.RecordBatch, privacy: Privacy) -> Floats:
-    """Scores that tools and images add: cues in the names of tools, and the bare fact that there are any."""
-    book = cue_book()
-    tools = column(batch, "tools", pa.list_(pa.string()))
-    joined, rows = read_distinct(pc.binary_join(tools, " "), privacy)
-    offered = (pc.fill_null(tools.value_lengths(), 0).to_numpy(zero_copy_only=False) > 0).astype(np.float32)
-    shown = (pc.fill_null(column(batch, "images", pa.int16()), 0).to_numpy(zero_copy_only=False) > 0).astype(np.float32)
-    scores: Floats = joined.scores[rows] * np.float32(SYSTEM_WEIGHT)
-    scores += np.multiply.outer(offered, book.structure["tools"])
-    return scores + np.multiply.outer(shown, book.structure["images"])
+def added(system: Sums, tools: Sums) -> Sums:
+    """The names of tools count as a part of the system text."""
+    return Sums(
+        system.whole + tools.whole, system.head + tools.head, system.tail, np.maximum(system.peaks, tools.peaks),
+        system.known + tools.known,
+    )  # fmt: skip
+
+
+def _look_inside(prompt: pa.Array, asked: Reading, given: npt.NDArray[np.float32], privacy: Privacy) -> None:
+    """Raises the scores of prompts that wrap another text (base64, hexadecimal, rot13) to what that text gets."""
+    rows, texts = unwrapped(prompt, asked.counts, asked.sums.known)
+    if not len(rows):
+        return
+    inner = read(pa.array(texts, pa.large_string()), privacy, SYSTEM_SKETCH_WIDTH)
+    none = np.zeros(len(rows), bool)
+    empty = no_sums(len(texts), inner.sums.peaks.shape[1])
+    inside = scores(features(inner.sums, inner.counts, empty), none, none)
+    clear = 2 * inner.sums.known[:, 0] > inner.sums.known[:, 1]
+    np.maximum.at(given, rows[clear], inside[clear])
+
+
+def _tool_names(batch: pa.RecordBatch) -> pa.Array:
+    return pc.binary_join(column(batch, "tools", pa.list_(pa.string())), " ")
+
+
+def _positive(counts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where a count is there and more than 0."""
+    found: npt.NDArray[np.bool_] = pc.fill_null(counts, 0).to_numpy(zero_copy_only=False) > 0
+    return found
 
 
 FINGERPRINT = Fingerprint(
     name="prompt",
-    meaning="what was asked, as marks: wording, capability, elicitation",
+    meaning="what was asked, as marks: wording, capability, elicitation, meaning",
     needs=("prompt",),
     kinds={
         "prompt": "the whole last user turn, normalised: equal for a word-for-word re-ask",
         "system": "the system text, or its wording family once that is known",
     },
-    columns=("system", "prompt", "prompt_chars", "capability", "elicitation", "elicitation_kind"),
+    columns=(
+        "system", "prompt", "prompt_chars", "capability", "capabilities", "elicitation", "elicitation_kind",
+        "elicitation_kinds", "meaning",
+    ),
     observe=observe,
-)
+)  # fmt: skip
