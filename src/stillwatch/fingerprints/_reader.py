@@ -21,8 +21,8 @@ from stillwatch.types import CAPABILITIES, ELICITATIONS
 CLASSES = (*CAPABILITIES, *ELICITATIONS[1:])
 """Columns of all scores: the capabilities, then the ways of eliciting training data."""
 OFFERED_TOOLS, SHOWN_IMAGES = 2.0, 0.9
-"""What tools offered add to the log-odds of ``tool_use`` and take from those of ``other``, and the least score of ``vision`` where
-images were sent: the prompt alone does not tell."""
+"""What tools offered add to the log-odds of ``tool_use`` and take from those of ``other``, and the least score of ``vision``
+where images were sent: the prompt alone does not tell."""
 
 Floats = npt.NDArray[np.float32]
 
