@@ -2,7 +2,9 @@
 
 A value becomes SipHash-2-4 under a 128-bit key that HMAC-SHA256 derives from the run's secret and a *purpose*, so equal
 values agree within a purpose and say nothing across purposes or runs with another secret. The secret never appears in a
-repr, a message or an output; ``key_id`` names it. 0 stands for "nothing to hash" and is never a hash.
+repr, a message or an output; ``key_id`` names it (in ``run.json``). To rotate, give the next run another secret: what was kept
+under the old key id can still be compared with its like, not with what is new. 0 stands for "nothing to hash" and is never
+a hash.
 """
 
 from __future__ import annotations
