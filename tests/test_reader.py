@@ -211,3 +211,13 @@ def test_importing_the_package_takes_half_a_second_at_most() -> None:
         float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout) for _ in range(3)
     )
     assert spent <= 0.5
+
+
+def test_appetite_counts_what_is_asked_for_and_answers_show_traces() -> None:
+    greedy = {"thinking": True, "n": 4, "logprobs": True, "max_tokens": 32000, "turn": 0}
+    rows = facts("x", **greedy) + facts("x", conversation_id="c", turn=0, n=1, output_tokens=20) + facts("x")
+    assert [r["appetite"] for r in rows] == [5, 0, 0]
+    answers = ["<think>well, first", "The capital is Oslo.", "Step 1: add both", "推理如下，第一步", None, ""]
+    shown = [facts("x", response=a)[0] for a in answers]
+    assert [r["response_trace"] for r in shown] == [True, False, True, True, None, False]
+    assert [r["response_chars"] for r in shown] == [18, 20, 16, 8, None, 0]

@@ -67,6 +67,7 @@ def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) 
     edge, middle = len(ring), len(kept)
     number = _mix(np.uint64(48) * _PRIME) & ~np.uint64(1)
     n, held, mids = 0, 0, 0
+    worst = np.uint32(0xFFFFFFFF)
     for i in range(2, count):
         a, b, c = tokens[i - 2], tokens[i - 1], tokens[i]
         if (a == number) + (b == number) + (c == number) >= 2:
@@ -82,8 +83,10 @@ def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) 
             n += 1
             continue
         at = held % edge
-        if held >= edge:
+        if held >= edge and ring[at] <= worst:
             mids = _middle(ring[at], kept, mids, middle)
+            if mids == middle:
+                worst = kept[:mids].max()
         ring[at] = s
         held += 1
     for j in range(mids):
