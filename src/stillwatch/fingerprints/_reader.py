@@ -29,9 +29,9 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Per row: the likeliest of CAPABILITIES and a bit for each that holds, the strongest elicitation 0-1 (5 % of honest
-    prompts of unseen sources reach 0.5, 0.5 % reach 0.8), its index into ELICITATIONS (0 where none is at least ``LEAST``) and a bit
-    for each at 0.5 or more, and the sign code of the meaning (like meanings differ in few bits; 0 for none)."""
+    """Per row: the likeliest of CAPABILITIES and a bit for each that holds; the strongest elicitation 0-1 (5 % of honest prompts
+    of unseen sources reach 0.5, 0.5 % reach 0.8), its index into ELICITATIONS (0 where none is at least ``LEAST``) and a bit for
+    each at 0.5 or more; the sign code of the meaning (like meanings differ in few bits; 0 for none)."""
 
     capability: npt.NDArray[np.int8]
     capabilities: npt.NDArray[np.int16]
