@@ -4,7 +4,8 @@
     python -m training card PROMPTS   figures -> docs/model-card.md
 
 PROMPTS is the folder of public prompts (one Parquet file a source). Figures are kept in build/training; two processes, about
-40 minutes of processor time. Seeds are fixed; the same inputs and package versions give the same weights.
+40 minutes of processor time. Seeds are fixed; the same inputs and package versions give the same
+weights, to rounding.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from training import card, teacher
-from training.corpus import Prompt, corpus, fillers, heldout
-from training.measure import SPLIT, calibrated, even
+from training.corpus import WORK, Prompt, corpus, fillers, heldout
+from training.measure import SPLIT, calibrated, level
 from training.network import Settings, exported, targets, train
 from training.sources import Row, draw
 from training.trial import raw, seen
 
-WORK = Path("build/training")
 WEIGHTS = Path("src/stillwatch/fingerprints/reader.npz")
 WORTH_A_LOOK, MARKED = (0.5, 0.05), (0.8, 0.005)
 """Elicitation scores and the share of honest prompts of unseen sources that reach them: the first is what populations are
@@ -95,10 +96,8 @@ def leave_out(part: int) -> int:
 
 def as_sent(row: Row) -> Prompt:
     """A row as traffic has it: its wrapper as system text, where it is one without holes."""
-    p = row.prompt
     apart = bool(row.template and row.content) and "{" not in row.template[:400]
-    text, system = (row.content, row.template) if apart else (p.text, "")
-    return Prompt(text, system, p.language, p.capability, p.elicitation, p.group, p.set, p.weight)
+    return replace(row.prompt, text=row.content, system=row.template) if apart else row.prompt
 
 
 def unseen(rows: Sequence[Row]) -> np.ndarray:
@@ -116,7 +115,7 @@ def finish(rows: Sequence[Row]) -> None:
     given, truth = unseen(rows), targets([r.prompt for r in rows])
     slope, shift = calibrated(given[:, :SPLIT], truth[:, :SPLIT], [r.prompt.group for r in rows])
     weights = dict(np.load(WORK / "without--1.npz"))
-    steep, moved = through(given, truth, rows)
+    steep, moved = through(given, rows)
     weights["slope"] = np.append(slope, np.full(given.shape[1] - SPLIT, steep)).astype(np.float32)
     weights["shift"] = np.append(shift, np.full(given.shape[1] - SPLIT, moved)).astype(np.float32)
     views = seen(weights, [p.text for p in corpus()])[:, :64]
@@ -127,20 +126,13 @@ def finish(rows: Sequence[Row]) -> None:
     print(f"{WEIGHTS}: {WEIGHTS.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def through(given: np.ndarray, truth: np.ndarray, rows: Sequence[Row]) -> tuple[float, float]:
+def through(given: np.ndarray, rows: Sequence[Row]) -> tuple[float, float]:
     """Slope and shift of elicitation log-odds that pass through both of the points above."""
-    low, high = (mark_at(given, truth, rows, share) for _, share in (WORTH_A_LOOK, MARKED))
+    plain = [r.plain for r in rows]
+    most, sources = given[plain, SPLIT:].max(axis=1), [r.prompt.group for r in rows if r.plain]
+    low, high = (level(most, sources, share) for _, share in (WORTH_A_LOOK, MARKED))
     slope = np.log(MARKED[0] / (1 - MARKED[0])) / max(high - low, 0.1)
     return float(slope), float(-slope * low)
-
-
-def mark_at(given: np.ndarray, truth: np.ndarray, rows: Sequence[Row], share: float) -> float:
-    """Raw log-odds that ``share`` of honest prompts without a visible family exceed; sources count the same."""
-    honest = np.array([r.benign for r in rows]) & (truth[:, SPLIT:].sum(1) == 0)
-    most, weight = given[honest][:, SPLIT:].max(axis=1), even([r.prompt.group for r, h in zip(rows, honest) if h])
-    order = np.argsort(-most)
-    at = int(np.searchsorted(np.cumsum(weight[order]) / weight.sum(), share))
-    return float(most[order][at])
 
 
 if __name__ == "__main__":

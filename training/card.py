@@ -8,21 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stillwatch.fingerprints._reader import CLASSES
+from stillwatch.fingerprints._reader import CLASSES, sigmoid
 from stillwatch.types import CAPABILITIES
 from training.corpus import Prompt, heldout
-from training.measure import (
-    FAMILIES,
-    SPLIT,
-    by_group,
-    calibrated,
-    calibration_error,
-    even,
-    f1,
-    holding,
-    interval,
-    sigmoid,
-)
+from training.measure import FAMILIES, SPLIT, by_group, calibrated, calibration_error, f1, interval, level
 from training.network import targets
 from training.sources import Row, draw
 
@@ -69,24 +58,22 @@ def _figures(rows: Sequence[Row], figures: Any, floors: dict[str, np.ndarray]) -
     asked = heldout("capability")
     slope, shift = calibrated(figures["unseen"][:, :SPLIT], able, sources.tolist())
     held = sigmoid(figures["capability"][:, :SPLIT] * slope + shift)
-    groups = np.array([a.group for a in asked])
-    yield _capable(
-        "the reader on 374 prompts written without sight of the corpus", targets(asked)[:, :SPLIT], held, groups
-    )
+    groups, blind = np.array([a.group for a in asked]), targets(asked)[:, :SPLIT]
+    yield _capable(f"the reader on {len(asked)} prompts written without sight of the corpus", blind, held, groups)
     yield from ("", "| capability | F1 unseen sources | F1 prompts written blind | rows |", "|---|---|---|---|")
-    one, two = f1(able, holding(p)), f1(targets(asked)[:, :SPLIT], holding(held))
+    one, two = f1(able, p), f1(blind, held)
     for k, name in enumerate(CAPABILITIES):
-        low, high = interval(lambda i, k=k: f1(able[i], holding(p[i]))[k], sources)
+        low, high = interval(lambda i, k=k: f1(able[i], p[i])[k], sources)
         yield f"| {name} | {one[k]:.2f} ({low:.2f}–{high:.2f}) | {two[k]:.2f} | {int(able[:, k].sum())} |"
     yield from _by("source", able, p, sources.tolist())
     yield from _by("language", able, p, [r.prompt.language for r in rows])
-    yield from _by("language, prompts written blind", targets(asked)[:, :SPLIT], held, [a.language for a in asked])
+    yield from _by("language, prompts written blind", blind, held, [a.language for a in asked])
     yield from _elicitation(rows, figures["unseen"], truth, figures["elicitation"], heldout("elicitation"))
 
 
 def _capable(name: str, truth: np.ndarray, p: np.ndarray, groups: np.ndarray) -> str:
-    low, high = interval(lambda i: f1(truth[i], holding(p[i])).mean(), groups)
-    return f"| {name} | {f1(truth, holding(p)).mean():.3f} ({low:.2f}–{high:.2f}) | {calibration_error(truth, p):.3f} |"
+    low, high = interval(lambda i: f1(truth[i], p[i]).mean(), groups)
+    return f"| {name} | {f1(truth, p).mean():.3f} ({low:.2f}–{high:.2f}) | {calibration_error(truth, p):.3f} |"
 
 
 def _by(what: str, truth: np.ndarray, p: np.ndarray, groups: list[str]) -> Iterator[str]:
@@ -100,7 +87,7 @@ def _elicitation(
     rows: Sequence[Row], raw: np.ndarray, truth: np.ndarray, given: np.ndarray, held: Sequence[Prompt]
 ) -> Iterator[str]:
     sources, sets = np.array([r.prompt.group for r in rows]), np.array([h.set for h in held])
-    honest = np.array([r.benign for r in rows]) & (truth[:, SPLIT:].sum(1) == 0)
+    honest = np.array([r.plain for r in rows])
     most, blind, labels = raw[:, SPLIT:].max(axis=1), given[:, SPLIT:], targets(held)[:, SPLIT:]
     yield from (
         "",
@@ -113,7 +100,7 @@ def _elicitation(
     )
     yield "|---|---|---|---|---|"
     for rate in RATES:
-        line = _level(most[honest], sources[honest], rate)
+        line = level(most[honest], sources[honest], rate)
         found = _crossed_rate(most[honest], sources[honest], rate)
         wrappers = by_group(_caught(raw, truth, line), _names(rows, truth))
         wrappers.pop("", None)
@@ -122,8 +109,8 @@ def _elicitation(
             f"| {rate:.1%} (crossed: {found:.2%}) | {np.mean(list(wrappers.values())):.2f} of {len(wrappers)} | {shares[0]} | "
             f"{shares[1]} | {(blind[sets == 'benign'].max(axis=1) >= line).mean():.2%} of {(sets == 'benign').sum()} |"
         )
-    line = _level(most[honest], sources[honest], RATES[0])
-    look = _level(most[honest], sources[honest], RATES[-1])
+    line = level(most[honest], sources[honest], RATES[0])
+    look = level(most[honest], sources[honest], RATES[-1])
     yield from (
         "",
         "| family | templates and paraphrases written blind, marked at 0.5 % | at 2 % | prompts |",
@@ -137,21 +124,16 @@ def _elicitation(
     by = [by_group(c, languages) for c in caught]
     yield from ("", "The same by language, any family, at 0.5 % and at 2 %:", "")
     yield ", ".join(f"{g} {by[0][g]:.2f}/{by[1][g]:.2f}" for g in sorted(by[0])) + "."
-    seen = np.array([r.benign for r in rows]) & (truth[:, SPLIT:].sum(1) > 0)
+    seen = np.array([r.benign and not r.plain for r in rows])
     yield ""
     yield f"Rows of honest sources that do show a family (judges of models): {int(seen.sum())}; marked at 0.5 %: "
     yield f"{(most[seen] >= line).mean():.2f} of them. What they show is seen; whose it is, populations tell."
 
 
-def _level(most: np.ndarray, sources: np.ndarray, rate: float) -> float:
-    weight, order = even(sources.tolist()), np.argsort(-most)
-    return float(most[order][np.searchsorted(np.cumsum(weight[order]) / weight.sum(), rate)])
-
-
 def _crossed_rate(most: np.ndarray, sources: np.ndarray, rate: float) -> float:
     """Share marked, each source at the level set on the others."""
     shares = [
-        (most[sources == s] >= _level(most[sources != s], sources[sources != s], rate)).mean()
+        (most[sources == s] >= level(most[sources != s], sources[sources != s], rate)).mean()
         for s in np.unique(sources)
     ]
     return float(np.mean(shares))
@@ -177,7 +159,7 @@ def _worst(rows: Sequence[Row], raw: np.ndarray) -> Iterator[str]:
     yield "surest wrong capabilities:"
     for i in np.argsort(-wrong)[:10]:
         yield f"  {sources[i]} {p[i].max():.2f} {CLASSES[p[i].argmax()]} for {rows[i].prompt.capability}: {_start(rows[i])}"
-    honest = np.array([r.benign for r in rows]) & (truth[:, SPLIT:].sum(1) == 0)
+    honest = np.array([r.plain for r in rows])
     most = np.where(honest, raw[:, SPLIT:].max(axis=1), -99)
     yield "honest prompts marked highest:"
     for i in np.argsort(-most)[:10]:

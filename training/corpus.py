@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+WORK = Path("build/training")
+"""Where training keeps what it has made, below the folder it is run in."""
 SLOT = re.compile(r"\{\{(\w+)\}\}")
 BORROWED = 0.15
 """How often a slot of another language is filled with English all the same, as in real traffic."""

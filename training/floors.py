@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from training.corpus import WORK
 from training.measure import SPLIT
 from training.network import targets
 from training.sources import draw
@@ -52,7 +53,7 @@ def main(folder: Path) -> None:
         found["minilm"] = left_out(np.asarray(vectors), truth, sources)
     except ImportError as e:
         print(f"without MiniLM: {e}")
-    np.savez("build/training/floors.npz", **found)
+    np.savez(WORK / "floors.npz", **found)
 
 
 if __name__ == "__main__":

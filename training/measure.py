@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
+from stillwatch.fingerprints._reader import holding, sigmoid
 from stillwatch.types import CAPABILITIES, ELICITATIONS
 
 Floats = npt.NDArray[np.float32]
@@ -17,18 +18,9 @@ SPLIT = len(CAPABILITIES)
 FAMILIES = ELICITATIONS[1:]
 
 
-def holding(p: Floats) -> Floats:
-    """Which capabilities hold, as the reader decides: 0.5 or the likeliest; ``other`` alone."""
-    best, other = np.argmax(p, axis=1), CAPABILITIES.index("other")
-    held = p >= 0.5
-    held[np.arange(len(p)), best] = True
-    held[:, other] = best == other
-    held[best == other, :other] = False
-    return held.astype(np.float32)
-
-
-def f1(truth: Floats, held: Floats) -> Floats:
-    """F1 of each class."""
+def f1(truth: Floats, p: Floats) -> Floats:
+    """F1 of each capability, where those hold that the reader would say hold."""
+    held = holding(p)
     result: Floats = 2 * (truth * held).sum(0) / np.maximum(truth.sum(0) + held.sum(0), 1e-9)
     return result
 
@@ -69,17 +61,18 @@ def calibrated(raw: Floats, truth: Floats, sources: Sequence[str]) -> tuple[Floa
     return (slopes * slope).astype(np.float32), (shifts * slope + shift).astype(np.float32)
 
 
-def sigmoid(x: Floats) -> Floats:
-    result: Floats = 1 / (1 + np.exp(-np.clip(x, -30, 30)))
-    return result
-
-
 def even(groups: Sequence[str]) -> Floats:
     """A weight for each row such that every group counts the same, 1 on average."""
     _, inverse, counts = np.unique(np.array(groups), return_inverse=True, return_counts=True)
     weight = 1 / counts[inverse]
     result: Floats = (weight * len(weight) / weight.sum()).astype(np.float32)
     return result
+
+
+def level(most: Floats, sources: Sequence[str], share: float) -> float:
+    """What ``share`` of these strongest log-odds exceed, every source counting the same."""
+    weight, order = even(sources), np.argsort(-most)
+    return float(most[order][np.searchsorted(np.cumsum(weight[order]) / weight.sum(), share)])
 
 
 def by_group(values: npt.NDArray[Any], groups: Sequence[Any]) -> dict[Any, float]:

@@ -108,7 +108,6 @@ def _blocked(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def shapes(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Marks of shape of each text, by the package's own scan."""
-
     return marks(count_all(spans(pa.array(texts, pa.large_string()))))
 
 
@@ -136,7 +135,7 @@ def stacked(
 
 def train(
     prompts: Sequence[Prompt], found: Fillers, tokens: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32],
-    taught: tuple[Sequence[str], npt.NDArray[np.float32]], how: Settings, say: Any = None,
+    taught: tuple[Sequence[str], npt.NDArray[np.float32]], how: Settings,
 ) -> tuple[Network, npt.NDArray[np.float32]]:  # fmt: skip
     """The trained network, and the vectors of all tokens.
 
@@ -153,10 +152,10 @@ def train(
     groups = [{"params": net.vectors.parameters(), "weight_decay": 0.0}, {"params": others, "weight_decay": 1e-2}]
     optimiser = torch.optim.AdamW(groups, lr=how.rate)
     total, step = how.epochs * -(-len(prompts) // how.batch), 0
-    for epoch in range(how.epochs):
+    for _ in range(how.epochs):
         texts, systems = _written(prompts, found, how, rng)
         user, over, shape = reader.blocks(texts), reader.blocks(systems), torch.tensor(shapes(texts))
-        order, lost = dice.permutation(len(prompts)), 0.0
+        order = dice.permutation(len(prompts))
         for b in range(0, len(order), how.batch):
             some = order[b : b + how.batch]
             for group in optimiser.param_groups:
@@ -174,9 +173,6 @@ def train(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            lost += float(loss.detach())
-        if say:
-            say(f"epoch {epoch + 1} of {how.epochs}: loss {lost * how.batch / len(order):.3f}")
     learnt = vectors.copy()
     learnt[used] = net.vectors.weight.detach().numpy()[1:]
     return net.eval(), learnt

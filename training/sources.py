@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class Row:
     benign: bool
     trainable: bool
 
+    @property
+    def plain(self) -> bool:
+        """Honest traffic that shows no family of elicitation: what must not be marked."""
+        return self.benign and not self.prompt.elicitation
+
 
 def draw(folder: Path) -> list[Row]:
     """The labelled sample, the same every time, in the order of files and rows."""
@@ -78,13 +83,8 @@ def weighted(rows: list[Row]) -> list[Row]:
     sizes: dict[tuple[str, str], int] = defaultdict(int)
     for row in rows:
         sizes[row.prompt.group, row.wrapper] += 1
-    return [_reweighted(r, min(1.0, PER_WRAPPER / sizes[r.prompt.group, r.wrapper])) for r in rows]
-
-
-def _reweighted(row: Row, weight: float) -> Row:
-    p = row.prompt
-    prompt = Prompt(p.text, p.system, p.language, p.capability, p.elicitation, p.group, p.set, weight)
-    return Row(prompt, row.wrapper, row.content, row.template, row.benign, row.trainable)
+    weights = [min(1.0, PER_WRAPPER / sizes[r.prompt.group, r.wrapper]) for r in rows]
+    return [replace(r, prompt=replace(r.prompt, weight=w)) for r, w in zip(rows, weights, strict=True)]
 
 
 def _chosen(source: str, rows: list[dict[str, Any]]) -> set[int]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stillwatch.fingerprints._lexicon import Lexicon, build
+from stillwatch.fingerprints._lexicon import lexicon_of
 from stillwatch.fingerprints._reader import features, logits
 from stillwatch.fingerprints._scan import scan
 from stillwatch.privacy import spans
@@ -17,13 +17,6 @@ from training.corpus import Prompt
 
 Floats = npt.NDArray[np.float32]
 KEYS = np.arange(4, dtype=np.uint64)
-
-
-def lexicon_of(weights: Mapping[str, Any]) -> Lexicon:
-    """The lexicon in these weights."""
-    return build(
-        weights["tokens"], weights["vectors"], weights["scale"].astype(np.float32), weights["peak"], weights["floor"]
-    )
 
 
 def seen(weights: Mapping[str, Any], texts: Sequence[str], systems: Sequence[str] | None = None) -> Floats:

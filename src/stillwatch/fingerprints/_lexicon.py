@@ -6,6 +6,7 @@ Sums are taken over blocks of ``BLOCK`` tokens, unknown ones counting as nothing
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import as_file, files
 from typing import Any, NamedTuple
@@ -63,7 +64,11 @@ def weights() -> dict[str, npt.NDArray[Any]]:
 @cache
 def lexicon() -> Lexicon:
     """The package's lexicon."""
-    w = weights()
+    return lexicon_of(weights())
+
+
+def lexicon_of(w: Mapping[str, npt.NDArray[Any]]) -> Lexicon:
+    """The lexicon in these weights."""
     return build(w["tokens"], w["vectors"], w["scale"].astype(np.float32), w["peak"], w["floor"])
 
 

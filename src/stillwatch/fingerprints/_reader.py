@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillwatch.fingerprints._lexicon import UNIT, Sums, weights
+from stillwatch.fingerprints._lexicon import UNIT, WIDTH, Sums, weights
 from stillwatch.fingerprints._tokens import BYTES, CODE, DIGITS, FENCE, LATEX, NUMBERED, SIGNS, TAGS
 from stillwatch.types import CAPABILITIES, ELICITATIONS
 
@@ -42,6 +42,7 @@ class Verdict:
 
 
 LEAST = 0.1
+"""Elicitation score below which no kind is named."""
 
 
 def marks(counts: npt.NDArray[np.int32]) -> Floats:
@@ -82,14 +83,18 @@ def logits(seen: Floats, w: dict[str, Any]) -> Floats:
     return result
 
 
+def sigmoid(odds: Floats) -> Floats:
+    """Log-odds as probabilities."""
+    return (1 / (1 + np.exp(-np.clip(odds, -30, 30)))).astype(np.float32, copy=False)
+
+
 def scores(seen: Floats, offered: npt.NDArray[np.bool_], shown: npt.NDArray[np.bool_]) -> Floats:
     """Calibrated 0-1 score of each of CLASSES. ``offered`` tools and ``shown`` images count for their capability."""
     w = weights()
-    raw = logits(seen, w)
-    raw = raw * w["slope"] + w["shift"]
+    raw = logits(seen, w) * w["slope"] + w["shift"]
     raw[:, CLASSES.index("tool_use")] += OFFERED_TOOLS * offered
     raw[:, CLASSES.index("other")] -= OFFERED_TOOLS * offered
-    result: Floats = 1 / (1 + np.exp(-np.clip(raw, -30, 30)))
+    result = sigmoid(raw)
     vision = result[:, CLASSES.index("vision")]
     vision[shown] = np.maximum(vision[shown], SHOWN_IMAGES)
     return result
@@ -98,24 +103,34 @@ def scores(seen: Floats, offered: npt.NDArray[np.bool_], shown: npt.NDArray[np.b
 def judge(seen: Floats, given: Floats, read: npt.NDArray[np.bool_]) -> Verdict:
     """Decides from features and scores; a row of which nothing was ``read`` is ``other``, without elicitation."""
     split = len(CAPABILITIES)
-    other = CAPABILITIES.index("other")
-    able = np.where(read[:, None], given[:, :split], np.eye(split, dtype=np.float32)[other])
+    able = np.where(read[:, None], given[:, :split], np.eye(split, dtype=np.float32)[CAPABILITIES.index("other")])
     eliciting = np.where(read[:, None], given[:, split:], 0)
     best = np.argmax(able, axis=1)
+    strongest = eliciting.max(axis=1, initial=0).astype(np.float32)
+    kind = np.where(strongest >= LEAST, np.argmax(eliciting, axis=1) + 1, 0)
+    return Verdict(
+        best.astype(np.int8),
+        _bits(holding(able)),
+        strongest,
+        kind.astype(np.int8),
+        _bits(eliciting >= 0.5) << 1,
+        meaning(seen),
+    )
+
+
+def holding(able: Floats) -> npt.NDArray[np.bool_]:
+    """Which capabilities hold: those of at least 0.5 and the likeliest; ``other`` alone."""
+    best, other = np.argmax(able, axis=1), CAPABILITIES.index("other")
     holds = able >= 0.5
     holds[np.arange(len(able)), best] = True
     holds[:, other] = best == other
     holds[best == other, :other] = False
-    strongest = eliciting.max(axis=1, initial=0).astype(np.float32)
-    kind = np.where(strongest >= LEAST, np.argmax(eliciting, axis=1) + 1, 0)
-    return Verdict(
-        best.astype(np.int8), _bits(holds), strongest, kind.astype(np.int8), _bits(eliciting >= 0.5) << 1, meaning(seen)
-    )
+    return holds
 
 
 def meaning(seen: Floats) -> npt.NDArray[np.int64]:
     """A bit for each side of 64 planes through the centre of all meanings; 0 where no token is known."""
-    whole = seen[:, :64]
+    whole = seen[:, :WIDTH]
     bits = np.packbits(whole > weights()["centre"], axis=1, bitorder="little")
     code: npt.NDArray[np.int64] = np.ascontiguousarray(bits).view("<i8")[:, 0]
     return np.where(whole.any(axis=1), np.where(code == 0, 1, code), 0)

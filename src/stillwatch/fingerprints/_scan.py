@@ -98,23 +98,23 @@ def _sketch(tokens: Any, count: int, keys: Any, ring: Any, kept: Any, out: Any) 
 
 
 @njit(cache=True, nogil=True)
-def _scan(
-    data: Any, starts: Any, ends: Any, keys: Any, lexicon: Any, sketch: Any, whole: Any, sums: Any, counts: Any
-) -> None:
+def _scan(data: Any, starts: Any, ends: Any, keys: Any, lexicon: Any, out: Any) -> None:
+    """Fills the rows of ``out``, a ``Reading``."""
     tokens = np.empty(MAX_TOKENS, np.uint64)
     exact = np.empty(MAX_TOKENS, np.uint64)
     at = np.zeros(2, np.int64)
     v = np.empty(4, np.uint64)
-    edge = sketch.shape[1] // 3
-    ring, kept = np.empty(edge, np.uint32), np.empty(sketch.shape[1] - 2 * edge, np.uint32)
+    width = out.sketch.shape[1]
+    edge = width // 3
+    ring, kept = np.empty(edge, np.uint32), np.empty(width - 2 * edge, np.uint32)
     blocks = np.zeros((EDGE + 1, WIDTH), np.float32)
     for i in range(len(starts)):
         if ends[i] <= starts[i]:
             continue
-        _read(data, starts[i], ends[i], tokens, exact, at, counts[i])
-        whole[i] = _whole(exact, at[1], ends[i] - starts[i], keys[:2], v)
-        _sketch(tokens, at[0], keys[2:], ring, kept, sketch[i])
-        add_up(tokens, at[0], lexicon, blocks, sums, i)
+        _read(data, starts[i], ends[i], tokens, exact, at, out.counts[i])
+        out.whole[i] = _whole(exact, at[1], ends[i] - starts[i], keys[:2], v)
+        _sketch(tokens, at[0], keys[2:], ring, kept, out.sketch[i])
+        add_up(tokens, at[0], lexicon, blocks, out.sums, i)
 
 
 @njit(cache=True, nogil=True)
@@ -142,7 +142,7 @@ def scan(texts: Spans, keys: npt.NDArray[np.uint64], lexicon: Lexicon, width: in
         np.zeros((rows, width), np.uint32), np.zeros(rows, np.int64), no_sums(rows, len(lexicon.floor)),
         np.zeros((rows, COUNTS), np.int32),
     )  # fmt: skip
-    _scan(*texts, keys, lexicon, *out)
+    _scan(*texts, keys, lexicon, out)
     return out
 
 
