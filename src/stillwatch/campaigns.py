@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,8 +80,12 @@ def campaign(verdict: Verdict, holdings: Holdings, names: Names, pivot: Pivot | 
 
 def identity(members: tuple[Member, ...]) -> str:
     """A short name that depends on the members alone, so the same log gives the same name."""
-    digest = hashlib.blake2b("\n".join(sorted(m.account_id for m in members)).encode(), digest_size=4)
-    return f"SW-{digest.hexdigest()}"
+    return named_after(m.account_id for m in members)
+
+
+def named_after(account_ids: Iterable[str]) -> str:
+    """The name of a campaign of these accounts, in whatever order."""
+    return f"SW-{hashlib.blake2b(chr(10).join(sorted(account_ids)).encode(), digest_size=4).hexdigest()}"
 
 
 def people(verdict: Verdict, holdings: Holdings, names: Names) -> tuple[Member, ...]:

@@ -145,7 +145,7 @@ def gather(engine: Engine, holdings: Holdings, clusters: list[tuple[np.ndarray, 
     split = {
         name: by_cluster(engine.rows(name, {}), len(clusters))
         for name in ("case_totals", "case_capabilities", "case_models", "case_days", "case_members",
-                     "case_sites", "case_accounts")
+                     "case_sites", "case_accounts", "case_markers")
     }  # fmt: skip
     degrees = holdings.degrees()
     cases = []

@@ -25,6 +25,7 @@ from stillwatch import __version__
 from stillwatch.errors import Reject, StillwatchError, UsageError
 
 if TYPE_CHECKING:
+    from stillwatch.findings import Findings, Run
     from stillwatch.simulate import Summary
 
 FOUND, USAGE, PARTIAL, DEPENDENCY, OUR_FAULT, INTERRUPTED = 1, 2, 4, 5, 70, 130
@@ -113,7 +114,7 @@ def scan(
         No progress on stderr; what was wrong with the input is still told.
     """
     from stillwatch import config as settings
-    from stillwatch import results, summary
+    from stillwatch import results
     from stillwatch.pipeline import Log
     from stillwatch.pipeline import scan as run_scan
     from stillwatch.privacy import Privacy
@@ -125,14 +126,78 @@ def scan(
         findings, run = run_scan(log, settings.load(config), Privacy.load(key), progress)
         progress.stage("write")
         results.write(findings, run, out)
-    _tell(run.rejects)
-    if json_:
-        print((out / "run.json").read_text(encoding="utf-8"), end="")
-    else:
-        summary.show(findings, run, out, Terminal())
-    if findings.campaigns:
-        return FOUND
-    return PARTIAL if any(_is_of_a_file(r, exchanges) for r in run.rejects) else 0
+    return _end(findings, run, out, exchanges, json_)
+
+
+@app.command
+def replay(
+    exchanges: Path,
+    *,
+    out: Path,
+    every: str = "1h",
+    accounts: Path | None = None,
+    models: Path | None = None,
+    adapter: str | None = None,
+    map: Paths = (),
+    config: Path | None = None,
+    key: Path | None = None,
+    json_: JsonFlag = False,
+    quiet: Flag = False,
+) -> int:
+    """Walk a log in event time: what would have been known when, judging at each step by what had arrived until then.
+
+    Examples:
+
+        stillwatch replay last-month/ --accounts accounts.parquet --out result
+        stillwatch replay last-month/ --every 6h --out result --json
+
+    Writes what scan writes, with the time each campaign was first told (detected_at) and
+    each account first flagged (first_flagged_at; cleared_at where a later step took it
+    back), and history.json: what became of each campaign.
+
+    The last step judges the whole log, so campaigns and accounts are those of a scan.
+
+    Parameters
+    ----------
+    exchanges
+        As for scan. Rows that a log holds late are taken at the time they happened.
+    out
+        Folder for the results; those of an earlier run there are replaced.
+    every
+        Length of a step: a number and s, m, h or d. Steps end at full multiples of it in UTC.
+    accounts
+        One row per account, as for scan.
+    models
+        Table of model and released_at, as for scan.
+    adapter
+        Name of the log's format, where it is not recognised by itself.
+    map
+        A field map (TOML) of your own.
+    config
+        Settings (TOML).
+    key
+        File with the secret for keyed hashes.
+    json_
+        Print run.json to stdout instead of the summary.
+    quiet
+        No progress on stderr.
+    """
+    from stillwatch import config as settings
+    from stillwatch import results
+    from stillwatch.pipeline import Log
+    from stillwatch.privacy import Privacy
+    from stillwatch.progress import Progress
+    from stillwatch.replay import replay as run_replay
+    from stillwatch.windows import parse_length
+
+    _check_out(out)
+    step = parse_length(every)
+    with Progress(quiet=quiet) as progress:
+        log = Log(exchanges, accounts, models, adapter, tuple(map))
+        findings, run, history = run_replay(log, step, settings.load(config), Privacy.load(key), progress)
+        progress.stage("write")
+        results.write(findings, run, out, history)
+    return _end(findings, run, out, exchanges, json_)
 
 
 @app.command
@@ -439,6 +504,20 @@ class _Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
         raise KeyboardInterrupt
+
+
+def _end(findings: Findings, run: Run, out: Path, exchanges: Path, json_: bool) -> int:
+    """Tell what was found, and what of the input was left out; the exit code."""
+    from stillwatch import summary
+
+    _tell(run.rejects)
+    if json_:
+        print((out / "run.json").read_text(encoding="utf-8"), end="")
+    else:
+        summary.show(findings, run, out, Terminal())
+    if findings.campaigns:
+        return FOUND
+    return PARTIAL if any(_is_of_a_file(r, exchanges) for r in run.rejects) else 0
 
 
 def _check_out(out: Path) -> None:

@@ -54,6 +54,16 @@ FOLD_SHARED_ACCOUNTS = """
     SELECT {column} AS value FROM accounts WHERE {column} <> 0
     GROUP BY {column} HAVING min(customer) <> max(customer)"""
 
+NO_OBSERVATIONS = """
+    SELECT account, CAST(NULL AS VARCHAR) AS kind, exchange AS value, exchange AS count, time AS first, time AS last
+    FROM facts WHERE 1 = 0"""
+
+NO_KINDS = """
+    SELECT CAST('' AS VARCHAR) AS kind, CAST('' AS VARCHAR) AS family, CAST(0 AS DOUBLE) AS cap,
+           CAST('' AS VARCHAR) AS tested, account AS pool, account AS many
+    FROM facts WHERE 1 = 0"""
+"""Tables that are filled by appending, empty: a replay folds again and again."""
+
 BASE_STEPS = {
     "population": "SELECT count(DISTINCT customer) AS customers FROM accounts",
     "holders": """
@@ -169,6 +179,7 @@ BASE_STEPS = {
 
 def fold(engine: Engine) -> None:
     """Make ``observations`` from the tables ``facts`` and ``accounts``, one kind at a time to bound memory."""
+    engine.step("observations", NO_OBSERVATIONS, {})
     for kind in KINDS.values():
         shared, each = (FOLD_SHARED, FOLD_FACTS) if kind.table == "facts" else (FOLD_SHARED_ACCOUNTS, FOLD_ACCOUNTS)
         engine.step("fold_shared", shared.format(kind=kind.name, column=kind.column), {})
@@ -177,6 +188,7 @@ def fold(engine: Engine) -> None:
 
 def prepare(engine: Engine) -> None:
     """Run the base steps; ``observations``, ``facts`` and ``accounts`` must be there."""
+    engine.step("kinds", NO_KINDS, {})
     engine.append("kinds", kinds_table())
     for name, sql in BASE_STEPS.items():
         engine.step(name, sql, {})

@@ -75,51 +75,81 @@ def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = 
     ``support`` (members, families) says whose holdings count for a family: those that the *other* families speak for, so
     that a few wrong members cannot vouch for each other with a card of their own. Without it all count.
     """
-    size = len(members)
-    support = np.ones((size, len(FAMILIES)), bool) if support is None else support
-    supported = support.sum(axis=0)
-    position, held = holdings.values_of(members)
-    values, number = np.unique(held, return_inverse=True)
-    family = KIND_FAMILY[holdings.kind[values]]
-    counts = support[position, family[number]]
-    inside = np.bincount(number, counts, len(values))
-    sizes = supported[family]
-    outside = (holdings.holders[values] - np.bincount(number, minlength=len(values)) + 0.5) / (holdings.n - size + 1)
-    keep = (inside >= 1) & (inside + 1 > 1.5 * outside * sizes)
-    values, inside, outside, sizes = values[keep], inside[keep], outside[keep], sizes[keep]
-    position, account = holdings.holders_of(values)
-    inside_of = np.zeros(len(holdings.account_at), bool)
-    inside_of[members] = True
-    reached = inside_of.copy()
-    telling = KIND_TELLS[holdings.kind[values]]
-    reached[account[telling[position]]] = True
+    support = np.ones((len(members), len(FAMILIES)), bool) if support is None else support
+    tally = Tally.of(holdings, members, support)
+    kinds = holdings.kind[tally.values]
+    position, account = holdings.holders_of(tally.values)
+    reached = np.zeros(len(holdings.account_at), bool)
+    reached[members] = True
+    reached[account[KIND_TELLS[kinds][position]]] = True
     position, account = position[reached[account]], account[reached[account]]
     own = np.zeros((len(holdings.account_at), len(FAMILIES)), bool)
     own[members] = support
-    mine = own[account, KIND_FAMILY[holdings.kind[values[position]]]]
-    s, total = inside[position] - mine, sizes[position] - mine
-    # Somebody in a big cluster will share a home network with anybody: what chance gives, and two deviations, is taken off.
-    due = total * outside[position]
-    s = np.maximum(0.0, s - due - 2 * np.sqrt(due))
-    ratio = (s + 2 * outside[position]) / (total + 2) / outside[position]
-    ratio /= busier(holdings, members)[holdings.kind[values[position]]]
-    gain = np.where(s > 0, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
+    mine = own[account, KIND_FAMILY[kinds[position]]]
+    gain = tally.gain(position, mine)
     candidates = np.flatnonzero(reached)
     row = (np.cumsum(reached) - 1)[account]
-    kind = holdings.kind[values[position]]
-    shape = (len(candidates), len(KIND_NAMES))
+    held_at, held_value = holdings.values_of(candidates)
+    found = by_family(len(candidates), row, kinds[position], gain, held_at, holdings.kind[held_value])
+    return Scored(candidates, found, found.sum(axis=1) + np.log2(len(members) / holdings.n))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The values that mark a cluster: how many of its ``sizes`` supported members hold each (``inside``), which share of the
+    other customers does (``outside``), and how much busier than they the members are with its kind (``busier``)."""
+
+    values: np.ndarray
+    inside: np.ndarray
+    outside: np.ndarray
+    sizes: np.ndarray
+    busier: np.ndarray
+
+    @classmethod
+    def of(cls, holdings: Holdings, members: np.ndarray, support: np.ndarray) -> Tally:
+        """Counts the values of ``members``; those that others hold as often are left out."""
+        position, held = holdings.values_of(members)
+        values, number = np.unique(held, return_inverse=True)
+        family = KIND_FAMILY[holdings.kind[values]]
+        inside = np.bincount(number, support[position, family[number]], len(values))
+        sizes = support.sum(axis=0)[family]
+        others = holdings.holders[values] - np.bincount(number, minlength=len(values))
+        outside = (others + 0.5) / (holdings.n - len(members) + 1)
+        keep = (inside >= 1) & (inside + 1 > 1.5 * outside * sizes)
+        values = values[keep]
+        return cls(values, inside[keep], outside[keep], sizes[keep], busier(holdings, members)[holdings.kind[values]])
+
+    def gain(self, at: np.ndarray | slice = slice(None), mine: np.ndarray | int = 0) -> np.ndarray:
+        """Bits that holding each of the values ``at`` gives an account, its own holding (``mine``) left out of the tally.
+
+        Somebody in a big cluster will share a home network with anybody: what chance gives, and two deviations, is taken off.
+        """
+        outside = self.outside[at]
+        s, total = self.inside[at] - mine, self.sizes[at] - mine
+        due = total * outside
+        s = np.maximum(0.0, s - due - 2 * np.sqrt(due))
+        ratio = (s + 2 * outside) / (total + 2) / outside / self.busier[at]
+        return np.where(s > 0, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
+
+
+def by_family(
+    accounts: int, row: np.ndarray, kind: np.ndarray, gain: np.ndarray, held_at: np.ndarray, held_kind: np.ndarray
+) -> np.ndarray:
+    """Bits (accounts, families): gains of the values matched, and what the values held and not matched take away.
+
+    The strongest kind counts within a family. ``row`` and ``held_at`` are positions of accounts.
+    """
+    shape = (accounts, len(KIND_NAMES))
     flat = row * shape[1] + kind
     bits = np.bincount(flat, gain, shape[0] * shape[1]).reshape(shape)
     matched = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
-    held_at, held_value = holdings.values_of(candidates)
-    have = np.bincount(held_at * shape[1] + holdings.kind[held_value], minlength=shape[0] * shape[1]).reshape(shape)
+    have = np.bincount(held_at * shape[1] + held_kind, minlength=shape[0] * shape[1]).reshape(shape)
     bits = np.clip(bits + (have - matched) * np.log2(1 - BLEND), FLOOR, KIND_CEILING)
-    found = np.full((shape[0], len(FAMILIES)), -np.inf)
+    found = np.full((accounts, len(FAMILIES)), -np.inf)
     for k, f in enumerate(KIND_FAMILY):
         found[:, f] = np.maximum(found[:, f], np.where(have[:, k] > 0, bits[:, k], -np.inf))
     found[np.isneginf(found)] = 0.0
-    prior = np.log2(size / holdings.n)
-    return Scored(candidates, found, found.sum(axis=1) + prior)
+    return found
 
 
 def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:
@@ -136,9 +166,14 @@ def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:
 
 def vouched(holdings: Holdings, members: np.ndarray) -> Scored:
     """Scores where each family counts only the members that the other families speak for."""
+    return score(holdings, members, support(holdings, members))
+
+
+def support(holdings: Holdings, members: np.ndarray) -> np.ndarray:
+    """(members, families): whether the families that read another trace speak for the member."""
     first = score(holdings, members)
     row = np.searchsorted(first.accounts, members)
     bits, total = first.bits[row], first.total[row]
     traces = np.array([TRACES[f] for f in FAMILIES])
     mine = np.stack([np.maximum(bits[:, traces == t], 0).sum(axis=1) for t in traces], axis=1)
-    return score(holdings, members, total[:, None] - mine >= VOUCH)
+    return np.asarray(total[:, None] - mine >= VOUCH)

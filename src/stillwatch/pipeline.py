@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from stillwatch import __version__, campaigns, cases, clusters, folds, membership, pivots, refining, scoring
+from stillwatch.adapters import Source
 from stillwatch.config import Config
 from stillwatch.detectors import EVIDENCE, Detector, run_detector
 from stillwatch.evidence import Holdings
 from stillwatch.findings import Counts, Findings, Run, accounts_table
-from stillwatch.intake import Intake, Log, keep, open_log, take_in, uncovered
+from stillwatch.intake import Declared, Intake, Log, keep, open_log, take_in, uncovered
 from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress, peak_memory_bytes
@@ -43,12 +44,20 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         span = engine.rows("SELECT min(time) AS first, max(time) AS last FROM facts").to_pylist()[0]
     progress.stage("conclude")
     accounts = accounts_table(intake.accounts.names, judged.campaigns, judged.review)
-    findings = Findings(judged.campaigns, judged.review, judged.let_go, accounts)
-    counts = Counts(
-        source.rows_read, source.rows_kept, len(intake.accounts), len(intake.models), span["first"], span["last"]
-    )
     progress.end()
-    run = Run(
+    findings = Findings(judged.campaigns, judged.review, judged.let_go, accounts)
+    return findings, run_of(
+        source, declared, intake, config, privacy, progress, blind, (span["first"], span["last"]), started
+    )
+
+
+def run_of(
+    source: Source, declared: Declared, intake: Intake, config: Config, privacy: Privacy, progress: Progress,
+    blind: Mapping[str, str], span: tuple[datetime, datetime], started: datetime,
+) -> Run:  # fmt: skip
+    """How a result was made, for ``run.json``."""
+    counts = Counts(source.rows_read, source.rows_kept, len(intake.accounts), len(intake.models), *span)
+    return Run(
         version=__version__,
         settings=config.plain() | {"key_id": privacy.key_id},
         counts=counts,
@@ -62,27 +71,33 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
         coverage={name: rows / max(1, source.rows_kept) for name, rows in source.coverage.items()},
         unknown_columns=tuple(source.unknown),
     )
-    return findings, run
 
 
 def judge(
     engine: Engine, intake: Intake, detectors: Sequence[Detector], config: Config, at: datetime, progress: Progress
 ) -> campaigns.Judged:
     """Hops 3 to 6 on what the engine holds: every cluster as a campaign, a case for review, or let go."""
+    verdicts, holdings = weigh(engine, len(intake.accounts), detectors, config, progress)
+    names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
+    # Without a case there are no tables of cases to look for moves in.
+    moves = pivots.find(engine, names.models) if verdicts else {}
+    return campaigns.name(verdicts, holdings, names, moves, at)
+
+
+def weigh(
+    engine: Engine, accounts: int, detectors: Sequence[Detector], config: Config, progress: Progress
+) -> tuple[list[scoring.Verdict], Holdings]:
+    """Hops 3 to 5: a verdict on every cluster, and who holds what; ``accounts`` is one more than their largest number."""
     progress.stage("fold")
     folds.fold(engine)
     folds.prepare(engine)
     progress.stage("detect")
     evidence = detect(engine, detectors, config)
     progress.stage("cluster")
-    holdings = Holdings.load(engine, len(intake.accounts))
+    holdings = Holdings.load(engine, accounts)
     found = refining.refine(holdings, clusters.resolve(evidence["ties"]), membership.Rules())
     progress.stage("judge")
-    verdicts = scoring.judge(cases.convene(engine, holdings, found), holdings, evidence["signals"])
-    names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
-    # Without a case there are no tables of cases to look for moves in.
-    moves = pivots.find(engine, names.models) if verdicts else {}
-    return campaigns.name(verdicts, holdings, names, moves, at)
+    return scoring.judge(cases.convene(engine, holdings, found), holdings, evidence["signals"]), holdings
 
 
 def detect(engine: Engine, detectors: Sequence[Detector], config: Config) -> dict[str, pa.Table]:

@@ -15,13 +15,22 @@ def refine(holdings: Holdings, proposals: list[np.ndarray], rules: Rules) -> lis
     Returns clusters, largest first, each account in at most one: the one it has most bits for.
     """
     clusters = [p for p in proposals if len(p) >= 3]
+    known: dict[bytes, Scored] = {}
+
+    def scores(cluster: np.ndarray) -> Scored:
+        """Most clusters stand still from one round to the next; their scores are kept."""
+        key = cluster.tobytes()
+        if key not in known:
+            known[key] = vouched(holdings, cluster)
+        return known[key]
+
     for _ in range(rules.rounds):
         # An account that two clusters claim alike goes to the first.
         clusters.sort(key=lambda c: (-len(c), c.tobytes()))
-        scored = [vouched(holdings, c) for c in clusters]
+        scored = [scores(c) for c in clusters]
         clusters = [part for c in claim(scored, rules, clusters) for part in split(holdings, c)]
-        clusters = merge(clusters, [vouched(holdings, c) for c in clusters], rules)
-    final = [(c, vouched(holdings, c)) for c in clusters]
+        clusters = merge(clusters, [scores(c) for c in clusters], rules)
+    final = [(c, scores(c)) for c in clusters]
     return sorted(final, key=lambda pair: (-len(pair[0]), pair[0][0]))
 
 

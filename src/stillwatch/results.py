@@ -7,7 +7,7 @@ all: they are written beside their place, then moved in, ``run.json`` last.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,19 @@ from stillwatch.types import CAPABILITIES, Campaign
 __all__ = ["Counts", "Findings", "Run", "accounts_table", "campaign_json", "run_json", "write"]
 
 
-def write(findings: Findings, run: Run, out: Path) -> None:
+def write(findings: Findings, run: Run, out: Path, history: Sequence[Mapping[str, Any]] | None = None) -> None:
     """Write the contract's files into the folder ``out``, made if need be; those of an earlier run are replaced.
 
-    Raises OSError as the file system does; then nothing of this run is left in ``out``.
+    ``history`` is a replay's: what became of each campaign, and goes to ``history.json``. Raises OSError as the file
+    system does; then nothing of this run is left in ``out``.
     """
     with Staging(out) as staged:
         pq.write_table(findings.accounts, staged / "accounts.parquet", compression="zstd")
         _write_json(staged / "campaigns.json", [campaign_json(c) for c in findings.campaigns])
         _write_json(staged / "review.json", [campaign_json(c) for c in findings.review])
         (staged / "report.html").write_text(page(findings, run), encoding="utf-8", errors="backslashreplace")
+        if history is not None:
+            _write_json(staged / "history.json", history)
         _write_json(staged / "run.json", run_json(findings, run))
 
 

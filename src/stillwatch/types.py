@@ -132,7 +132,8 @@ class Campaign:
 
     ``bits`` holds the log-odds by axis, ``evidence`` the coordination and extraction bits by family, ``confidence`` a
     probability, ``q_value`` the expected share of false campaigns among those at least this strong, ``capabilities``
-    shares over the exchanges judged to be distillation queries. ``edges`` join indices of ``nodes``.
+    shares over the exchanges judged to be distillation queries. ``edges`` join indices of ``nodes``. ``predecessors`` are
+    ids under which parts of it were known before they merged into it or it split off.
     """
 
     campaign_id: str
@@ -155,6 +156,7 @@ class Campaign:
     days: tuple[Day, ...] = ()
     nodes: tuple[Node, ...] = ()
     edges: tuple[tuple[int, int], ...] = field(default=())
+    predecessors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len({m.account_id for m in self.members}) != len(self.members):

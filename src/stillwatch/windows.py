@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from stillwatch.errors import UsageError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,6 +49,15 @@ class Window:
             end = min(_EPOCH + ((start - _EPOCH) // step + 1) * step, self.end)
             yield Window(start, end)
             start = end
+
+
+def parse_length(text: str) -> timedelta:
+    """A length of time written as a number and ``s``, ``m``, ``h`` or ``d``, such as ``1h``; UsageError for any other."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", text.lower())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0
+    if not 1 <= seconds <= 366 * 86_400:
+        raise UsageError(f"{text!r} is no length of a step", hint="a number and s, m, h or d, from 1s to 366d: 1h")
+    return timedelta(seconds=seconds)
 
 
 def lateness(event: datetime, arrival: datetime) -> timedelta:

@@ -73,11 +73,39 @@ wrapper, mean share of a row's sketch that is wrapper, the family of the common 
 
 
 @dataclass(frozen=True)
+class Wrappers:
+    """The wrappers of a log that was resolved, to know them again in rows that come later.
+
+    ``shingles`` are sorted; ``group`` is the group of each, -1 for none. By group: ``need`` is how many of its shingles a
+    row must have, ``rank`` and ``weight`` order those a row could belong to, ``name`` is the family, 0 where it is none.
+    """
+
+    shingles: Matrix
+    group: Ids
+    need: Ids
+    rank: npt.NDArray[np.int8]
+    weight: npt.NDArray[np.float64]
+    name: Longs
+
+    def assign(self, sketch: Matrix) -> Longs:
+        """The family of each row of ``sketch``, 0 where it has none of these wrappers."""
+        if not len(self.shingles) or not len(sketch):
+            return np.zeros(len(sketch), np.int64)
+        ids = _number([sketch], self.shingles)[0]
+        _relabel(ids, self.group)
+        row, group, match = _touch_block(ids, self.need)
+        worth = self.rank[group] * 1e12 + match * self.weight[group]
+        chosen, _ = _choose(row, group, match, worth, self.name, len(sketch))
+        return np.where(chosen >= 0, self.name[chosen], 0)
+
+
+@dataclass(frozen=True)
 class Families:
-    """``family`` gives each row its family, 0 for none; ``table`` (``TABLE``) describes them."""
+    """``family`` gives each row its family, 0 for none; ``table`` (``TABLE``) describes them; ``wrappers`` knows them again."""
 
     family: Longs
     table: pa.Table
+    wrappers: Wrappers
 
 
 @dataclass(frozen=True)
@@ -106,7 +134,7 @@ def resolve(sketches: Sequence[Matrix] | Matrix, accounts: Ids) -> Families:
     if sum(len(c) for c in chunks) != len(accounts):
         raise ValueError(f"{sum(len(c) for c in chunks)} sketches for {len(accounts)} accounts")
     shingles, counts = _recurrent(chunks)
-    none = Families(np.zeros(len(accounts), np.int64), TABLE.empty_table())
+    none = Families(np.zeros(len(accounts), np.int64), TABLE.empty_table(), no_wrappers())
     if not len(shingles):
         return none
     ids = _number(chunks, shingles)
@@ -123,7 +151,32 @@ def resolve(sketches: Sequence[Matrix] | Matrix, accounts: Ids) -> Families:
     touched, lengths, content = _touch(ids, chunks, size)
     del ids
     groups = _describe(touched, content, size, accounts)
-    return _families(touched, groups, lengths, content, accounts, _names(shingles, counts, group_of, len(size)))
+    names = _names(shingles, counts, group_of, len(size))
+    family, table = _families(touched, groups, lengths, content, accounts, names)
+    return Families(family, table, _wrappers(shingles, group_of, groups, names, table))
+
+
+def no_wrappers() -> Wrappers:
+    """Of a log in which nothing was resolved: knows nothing again."""
+    none = np.zeros(0, np.int32)
+    return Wrappers(none.astype(np.uint32), none, none, none.astype(np.int8), none.astype(float), none.astype(np.int64))
+
+
+def _wrappers(shingles: Matrix, group_of: Ids, groups: _Groups, names: Longs, table: pa.Table) -> Wrappers:
+    """What is needed to know the families again; groups that became none are left out."""
+    family = np.isin(names, table["family"].to_numpy())
+    need = np.where(family, _needed(groups.size), 1 << 30).astype(np.int32)
+    rank = np.where((groups.parent >= 0) & ~groups.slot, 2, np.where(groups.slot, 0, 1)).astype(np.int8)
+    kept = group_of >= 0
+    weight = np.log2(1.0 + np.minimum(groups.contents, 64))
+    return Wrappers(shingles[kept], group_of[kept], need, rank, weight, np.where(family, names, 0))
+
+
+def _needed(size: Ids) -> Ids:
+    """How many shingles of a group of this size a row must have."""
+    need = np.maximum(MIN_MATCH, np.ceil(MATCH_SHARE * np.minimum(size, _WIDE))).astype(np.int32)
+    need[size < MIN_SHINGLES] = 1 << 30
+    return need
 
 
 def _recurrent(chunks: Sequence[Matrix]) -> tuple[Matrix, npt.NDArray[np.int32]]:
@@ -218,8 +271,7 @@ def _merge_parts(ids: Sequence[Ids], sizes: Ids) -> Ids:
 
 def _touch(ids: Sequence[Ids], chunks: Sequence[Matrix], size: Ids) -> tuple[_Touched, npt.NDArray[np.int16], Words]:
     """Groups each row touches; shingles and a hash of the whole sketch of each row."""
-    need = np.maximum(MIN_MATCH, np.ceil(MATCH_SHARE * np.minimum(size, _WIDE))).astype(np.int32)
-    need[size < MIN_SHINGLES] = 1 << 30
+    need = _needed(size)
     found = [_touch_block(block, need) for block in ids]
     starts = np.cumsum([0] + [len(b) for b in ids])
     row = np.concatenate([f[0] + np.int32(s) for f, s in zip(found, starts)]).astype(np.int32)
@@ -311,8 +363,8 @@ def _names(shingles: Matrix, counts: Ids, group_of: Ids, groups: int) -> Longs:
 
 def _families(
     touched: _Touched, groups: _Groups, lengths: npt.NDArray[np.int16], content: Words, accounts: Ids, names: Longs
-) -> Families:
-    """Chooses each row's group, drops groups that are too little of too few rows, and sums up."""
+) -> tuple[Longs, pa.Table]:
+    """The family of each row, and ``TABLE``: chooses groups, drops those that are too little of too few rows, sums up."""
     worth = _worth(touched, groups, accounts)
     chosen, match = _choose(touched.row, touched.group, touched.match, worth, names, len(accounts))
     chosen, share = _enough(chosen, match / np.maximum(lengths, 1), groups.size)
@@ -333,7 +385,7 @@ def _families(
         parents,
     ]
     table = pa.table([pa.array(c[kept]) for c in columns], schema=TABLE).sort_by("family")
-    return Families(np.where(chosen >= 0, names[chosen], 0), table)
+    return np.where(chosen >= 0, names[chosen], 0), table
 
 
 def _worth(touched: _Touched, groups: _Groups, accounts: Ids) -> npt.NDArray[np.float64]:

@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stillwatch.errors import UsageError
+from stillwatch.evaluation.reading import log_of
 
-MARKS_FILE = "truth_exchanges.parquet"
-EXCHANGES_FOLDER = "exchanges"
 ASKED = """
 SELECT account_id, capability, count(*) AS exchanges
 FROM read_parquet($exchanges)
@@ -45,13 +44,12 @@ class Asked:
 
 def read_asked(truth: Path, account_ids: pa.ChunkedArray) -> Asked | None:
     """The distillation queries of these accounts, or None where the log does not lie with the truth."""
-    world = truth if truth.is_dir() else truth.parent
-    marks, exchanges = world / MARKS_FILE, sorted(map(str, (world / EXCHANGES_FOLDER).glob("*.parquet")))
-    if not marks.exists() or not exchanges:
+    if (log := log_of(truth)) is None:
         return None
+    marks, exchanges = log
     try:
         with duckdb.connect(config={"threads": 2, "memory_limit": "2GB"}) as engine:
-            counted = engine.sql(ASKED, params={"marks": str(marks), "exchanges": exchanges}).to_arrow_table()
+            counted = engine.sql(ASKED, params={"marks": marks, "exchanges": exchanges}).to_arrow_table()
     except duckdb.Error as error:
         raise UsageError(f"{marks}: cannot be read: {error}", hint="its columns are those of `simulate`") from error
     at = pc.index_in(counted["account_id"], value_set=account_ids.combine_chunks())

@@ -16,10 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillwatch.errors import UsageError
-from stillwatch.evaluation.asked import EXCHANGES_FOLDER
 from stillwatch.evaluation.columns import Columns, account_columns
 from stillwatch.evaluation.plain import plain
-from stillwatch.evaluation.reading import Labels, label, read_truth
+from stillwatch.evaluation.reading import EXCHANGES_FOLDER, Labels, label, read_truth
 from stillwatch.evaluation.risks import standing
 from stillwatch.evaluation.trees import MIN_CAMPAIGNS, MIN_HONEST, TreeReport, grow_and_test
 

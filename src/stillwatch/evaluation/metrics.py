@@ -16,6 +16,7 @@ from stillwatch.evaluation.measures import Agreement, Overlap, Rate, agreement, 
 from stillwatch.evaluation.plain import plain
 from stillwatch.evaluation.reading import Sides, lay_side_by_side, read_campaigns, read_outcome, read_truth
 from stillwatch.evaluation.risks import RiskQuality, judge_risk
+from stillwatch.evaluation.timeliness import Timeliness, judge_timeliness
 
 MIN_PIECE_ACCOUNTS = 3
 MIN_PIECE_SHARE = 0.05
@@ -118,6 +119,8 @@ class Evaluation:
     unmatched: Unmatched
     risk: RiskQuality
     cost: Cost
+    timeliness: Timeliness | None
+    """How early a replay told; None for a scan."""
 
     @property
     def headline(self) -> float:
@@ -130,7 +133,7 @@ class Evaluation:
 
 
 def evaluate(truth: Path, result: Path, prices: Prices | None = None) -> Evaluation:
-    """Compare a scan's folder with the truth (``truth.parquet``, or the simulated log's folder).
+    """Compare a scan's or a replay's folder with the truth (``truth.parquet``, or the simulated log's folder).
 
     Raises UsageError if either cannot be read or they share no account.
     """
@@ -152,6 +155,7 @@ def evaluate(truth: Path, result: Path, prices: Prices | None = None) -> Evaluat
         unmatched=_unmatched(sides, listed),
         risk=judge_risk(sides.risk, sides.planted.codes > 0, sides.in_truth & sides.in_result),
         cost=_cost(sides, asked, prices or Prices()),
+        timeliness=judge_timeliness(truth, result, sides, counts, listed),
     )
 
 
@@ -169,7 +173,7 @@ def _planted(sides: Sides, counts: Overlap, row: int, listed: list[dict[str, Any
     said_shares = _said_shares([c for c in listed if c["campaign_id"] in names])
     return Planted(
         campaign_id=sides.planted.names[row - 1],
-        shape=_commonest(sides, sides.planted.codes == row),
+        shape=sides.population_of(sides.planted.codes == row),
         recall=Rate(int(held.sum()), accounts),
         pieces=names,
         largest_piece=Rate(int(held.max(initial=0)), accounts),
@@ -194,11 +198,6 @@ def _difference(left: Mapping[str, float], right: Mapping[str, float]) -> float 
     if not left or not right:
         return None
     return sum(abs(left.get(name, 0.0) - right.get(name, 0.0)) for name in {*left, *right}) / 2
-
-
-def _commonest(sides: Sides, of: NDArray[np.bool_]) -> str:
-    code = int(np.bincount(sides.population.codes[of]).argmax())
-    return sides.population.names[code - 1] if code else ""
 
 
 def _reported(sides: Sides, counts: Overlap, column: int) -> Reported:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from stillwatch.errors import UsageError
 
 TRUTH_FILE = "truth.parquet"
+MARKS_FILE = "truth_exchanges.parquet"
+EXCHANGES_FOLDER = "exchanges"
 OUTCOME_HINT = "RESULT is the folder `stillwatch scan --out` wrote: accounts.parquet and campaigns.json"
 TRUTH_HINT = "TRUTH is truth.parquet, or the folder `stillwatch simulate` wrote it to"
 
@@ -45,30 +47,35 @@ class Sides:
     repeated: int
     """Rows left out because their account had one already."""
 
+    def population_of(self, some: NDArray[np.bool_]) -> str:
+        """The commonest population of these accounts; empty if that is none."""
+        code = int(np.bincount(self.population.codes[some]).argmax())
+        return self.population.names[code - 1] if code else ""
+
 
 def read_truth(path: Path) -> pa.Table:
     """account_id, campaign_id (null: honest), population of every account, from the file or the folder it is in."""
     file = path / TRUTH_FILE if path.is_dir() else path
-    return _read(file, ("account_id", "campaign_id", "population"), TRUTH_HINT)
+    return read_columns(file, ("account_id", "campaign_id", "population"), TRUTH_HINT)
 
 
 def read_outcome(folder: Path) -> pa.Table:
     """account_id, campaign_id (null: in no campaign), risk of every account a scan saw."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", hint=OUTCOME_HINT)
-    return _read(folder / "accounts.parquet", ("account_id", "campaign_id", "risk"), OUTCOME_HINT)
+    return read_columns(folder / "accounts.parquet", ("account_id", "campaign_id", "risk"), OUTCOME_HINT)
+
+
+def log_of(truth: Path) -> tuple[str, list[str]] | None:
+    """The file that marks distillation exchanges and the log's files, or None where they do not lie with the truth."""
+    world = truth if truth.is_dir() else truth.parent
+    marks, exchanges = world / MARKS_FILE, sorted(map(str, (world / EXCHANGES_FOLDER).glob("*.parquet")))
+    return (str(marks), exchanges) if marks.exists() and exchanges else None
 
 
 def read_campaigns(folder: Path) -> list[dict[str, Any]]:
     """The reported campaigns, as ``campaigns.json`` has them."""
-    file = folder / "campaigns.json"
-    try:
-        campaigns = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: cannot be read: {error}", hint=OUTCOME_HINT) from error
-    if not isinstance(campaigns, list) or not all(isinstance(c, dict) and "campaign_id" in c for c in campaigns):
-        raise UsageError(f"{file}: not a list of campaigns with a campaign_id each", hint=OUTCOME_HINT)
-    return campaigns
+    return read_list(folder / "campaigns.json", OUTCOME_HINT)
 
 
 def lay_side_by_side(truth: pa.Table, outcome: pa.Table) -> Sides:
@@ -102,7 +109,19 @@ def label(values: pa.ChunkedArray) -> Labels:
     return Labels(codes, tuple(ordered.to_pylist()))
 
 
-def _read(file: Path, columns: tuple[str, ...], hint: str) -> pa.Table:
+def read_list(file: Path, hint: str) -> list[dict[str, Any]]:
+    """Campaigns from a JSON list; UsageError with this hint if it is none."""
+    try:
+        campaigns = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}", hint=hint) from error
+    if not isinstance(campaigns, list) or not all(isinstance(c, dict) and "campaign_id" in c for c in campaigns):
+        raise UsageError(f"{file}: not a list of campaigns with a campaign_id each", hint=hint)
+    return campaigns
+
+
+def read_columns(file: Path, columns: tuple[str, ...], hint: str) -> pa.Table:
+    """These columns of a Parquet file; UsageError with this hint if it cannot be read or lacks one."""
     try:
         found = set(pq.read_schema(file).names)
         if missing := [c for c in columns if c not in found]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from stillwatch.evaluation.leaks import GIVEAWAY_AUC, LeakReport
 from stillwatch.evaluation.measures import Agreement, Rate
 from stillwatch.evaluation.metrics import Evaluation, Planted, Population, Reported
+from stillwatch.evaluation.timeliness import LARGE_ACCOUNTS, Estimate, FlaggedHonest, Heads, Pool, Timeliness
 from stillwatch.evaluation.trees import SURE_PRECISION, Point
 
 NONE = "–"
@@ -47,6 +48,8 @@ def _evaluation_parts(report: Evaluation) -> Iterator[RenderableType]:
             yield Text(f"… and {more} more reported campaigns")
     if report.populations:
         yield _population_table(report.populations)
+    if report.timeliness:
+        yield from _timeliness_parts(report.timeliness)
     yield from (Text(line) for line in _sentences(report))
 
 
@@ -95,6 +98,50 @@ def _population_table(populations: tuple[Population, ...]) -> Table:
             _rate(p.accused, digits=4), _number(p.highest_risk),
         )  # fmt: skip
     return table
+
+
+def _timeliness_parts(report: Timeliness) -> Iterator[RenderableType]:
+    if report.campaigns:
+        yield _timeliness_table(report)
+    yield Text(_honest_sentence(report.honest, report.populations))
+
+
+def _timeliness_table(report: Timeliness) -> Table:
+    headers = ("shape", "accounts", "named", "before flagged", "before named, median", "hours to named, median")
+    heads = ("new heads", "flagged", "exchanges before: median", "90 %") if report.pooled.heads else ()
+    table = _table("How early the replay told: shares of the harvest", (*headers, *heads), text=1)
+    for pool in report.shapes:
+        table.add_row(escape(pool.name), *_pool(pool), *_heads(pool.heads))
+    table.add_section()
+    table.add_row("[bold]all[/]", *_pool(report.pooled), *_heads(report.pooled.heads))
+    if report.large.named.total not in (0, report.pooled.named.total):
+        table.add_row(f"of {LARGE_ACCOUNTS} accounts or more", *_pool(report.large), *_heads(report.large.heads))
+    return table
+
+
+def _pool(pool: Pool) -> Iterator[str]:
+    yield f"{pool.accounts:,}"
+    yield f"{pool.named.hits} of {pool.named.total}"
+    yield _estimate(pool.served)
+    yield _estimate(pool.before_named_median)
+    yield NONE if pool.hours_to_named_median is None else f"{pool.hours_to_named_median:,.1f}"
+
+
+def _heads(heads: Heads | None) -> Iterator[str]:
+    if heads is not None:
+        total, middle, most = heads.never_flagged.total, heads.exchanges_median, heads.exchanges_90
+        yield f"{total:,}"
+        yield f"{total - heads.never_flagged.hits:,}"
+        yield from (NONE if n is None else f"{n:,.0f}" for n in (middle, most))
+
+
+def _honest_sentence(honest: FlaggedHonest, populations: tuple[FlaggedHonest, ...]) -> str:
+    told = f"Honest accounts ever flagged: {honest.ever.hits:,} of {honest.ever.total:,}"
+    if not honest.ever.hits:
+        return f"{told}."
+    kinds = ", ".join(f"{p.ever.hits:,} {p.population}" for p in populations)
+    after = "" if honest.hours_until_cleared is None else f" (half of them within {honest.hours_until_cleared:,.1f} h)"
+    return f"{told} ({kinds}); {honest.at_the_end:,} still are at the end, {honest.cleared:,} were cleared{after}."
 
 
 def _sentences(report: Evaluation) -> Iterator[str]:
@@ -190,6 +237,11 @@ def _rate(rate: Rate, *, digits: int = 3, nothing: str = NONE) -> str:
     if rate.value is None:
         return nothing
     return f"{rate.value:.{digits}f} ({rate.low:.{digits}f}–{rate.high:.{digits}f})"
+
+
+def _estimate(estimate: Estimate) -> str:
+    spread = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:.0%}–{estimate.high:.0%})"
+    return f"{_share(estimate.value)}{spread}"
 
 
 def _share(value: float | None) -> str:
