@@ -12,7 +12,7 @@ from rich.text import Text
 from stillwatch.evaluation.leaks import GIVEAWAY_AUC, LeakReport
 from stillwatch.evaluation.measures import Agreement, Rate
 from stillwatch.evaluation.metrics import Evaluation, Planted, Population, Reported
-from stillwatch.evaluation.timeliness import LARGE_ACCOUNTS, Estimate, FlaggedHonest, Heads, Pool, Timeliness
+from stillwatch.evaluation.timeliness import LARGE_ACCOUNTS, Estimate, FlaggedHonest, Pool, Timeliness
 from stillwatch.evaluation.trees import SURE_PRECISION, Point
 
 NONE = "–"
@@ -103,19 +103,19 @@ def _population_table(populations: tuple[Population, ...]) -> Table:
 def _timeliness_parts(report: Timeliness) -> Iterator[RenderableType]:
     if report.campaigns:
         yield _timeliness_table(report)
-    yield Text(_honest_sentence(report.honest, report.populations))
+    yield from (Text(line) for line in _timeliness_sentences(report))
 
 
 def _timeliness_table(report: Timeliness) -> Table:
-    headers = ("shape", "accounts", "named", "before flagged", "before named, median", "hours to named, median")
-    heads = ("new heads", "flagged", "exchanges before: median", "90 %") if report.pooled.heads else ()
-    table = _table("How early the replay told: shares of the harvest", (*headers, *heads), text=1)
+    headers = ["shape", "accounts", "named", "before flagged", "before named", "hours to named"]
+    headers += ["new head: median / 90 %"] if report.pooled.heads else []
+    table = _table("How early the replay told: shares of the harvest", tuple(headers), text=1)
     for pool in report.shapes:
-        table.add_row(escape(pool.name), *_pool(pool), *_heads(pool.heads))
+        table.add_row(escape(pool.name), *_pool(pool))
     table.add_section()
-    table.add_row("[bold]all[/]", *_pool(report.pooled), *_heads(report.pooled.heads))
+    table.add_row("[bold]all[/]", *_pool(report.pooled))
     if report.large.named.total not in (0, report.pooled.named.total):
-        table.add_row(f"of {LARGE_ACCOUNTS} accounts or more", *_pool(report.large), *_heads(report.large.heads))
+        table.add_row(f"{LARGE_ACCOUNTS} accounts or more", *_pool(report.large))
     return table
 
 
@@ -125,14 +125,22 @@ def _pool(pool: Pool) -> Iterator[str]:
     yield _estimate(pool.served)
     yield _estimate(pool.before_named_median)
     yield NONE if pool.hours_to_named_median is None else f"{pool.hours_to_named_median:,.1f}"
+    if heads := pool.heads:
+        most = heads.exchanges_90
+        yield NONE if most is None else f"{heads.exchanges_median:,.0f} / {most:,.0f}"
 
 
-def _heads(heads: Heads | None) -> Iterator[str]:
-    if heads is not None:
-        total, middle, most = heads.never_flagged.total, heads.exchanges_median, heads.exchanges_90
-        yield f"{total:,}"
-        yield f"{total - heads.never_flagged.hits:,}"
-        yield from (NONE if n is None else f"{n:,.0f}" for n in (middle, most))
+def _timeliness_sentences(report: Timeliness) -> Iterator[str]:
+    if report.campaigns:
+        yield (
+            "Before flagged: of each account, all campaigns together. Before named, and hours: median over campaigns. "
+            "New head: exchanges of any kind that a replacement head made before it was flagged."
+        )
+        flagged, cleared = sum(c.flagged.hits for c in report.campaigns), sum(c.cleared for c in report.campaigns)
+        yield f"Planted accounts ever flagged: {flagged:,}; {cleared:,} of them were wrongly cleared."
+    if heads := report.pooled.heads:
+        yield f"New heads: {heads.never_flagged.total:,}; {heads.never_flagged.hits:,} were never flagged."
+    yield _honest_sentence(report.honest, report.populations)
 
 
 def _honest_sentence(honest: FlaggedHonest, populations: tuple[FlaggedHonest, ...]) -> str:

@@ -120,7 +120,7 @@ def _told(campaigns: list[dict[str, Any]]) -> dict[str, float]:
         if at := campaign.get("detected_at") or campaign.get("named_at"):
             name = str(campaign["campaign_id"])
             try:
-                us = datetime.fromisoformat(at).timestamp() * 1e6
+                us = float(round(datetime.fromisoformat(at).timestamp() * 1e6))
             except (TypeError, ValueError) as error:
                 raise UsageError(f"{name}: told at {at!r}, which is no time", hint=REPLAY_HINT) from error
             told[name] = min(us, told.get(name, us))
