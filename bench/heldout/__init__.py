@@ -1,0 +1,1 @@
+"""A held-out world generator: labelled API traffic from priors of its own."""
