@@ -28,24 +28,26 @@ STEPS = {
                f.prompt AS prompt, f.output_tokens AS output_tokens, f.net AS net
         FROM facts f JOIN accounts a ON a.account = f.account JOIN members m ON m.account = a.customer""",
     "case_wordings": """
-        SELECT r.cluster AS cluster, r.wording AS wording, count(*) AS exchanges, count(DISTINCT r.account) AS accounts,
-               max(h.holders) AS holders, avg(r.elicitation) AS elicitation
+        SELECT r.cluster AS cluster, r.wording AS wording, count(DISTINCT r.account) AS accounts, max(h.holders) AS holders
         FROM case_rows r JOIN holders h ON h.kind = 'wording' AND h.value = r.wording
-        GROUP BY r.cluster, r.wording HAVING count(DISTINCT r.account) >= 3""",
+        GROUP BY r.cluster, r.wording HAVING count(DISTINCT r.account) >= 3
+        UNION ALL
+        SELECT r.cluster AS cluster, r.system AS wording, count(DISTINCT r.account) AS accounts, max(h.holders) AS holders
+        FROM case_rows r JOIN holders h ON h.kind = 'system' AND h.value = r.system
+        GROUP BY r.cluster, r.system HAVING count(DISTINCT r.account) >= 3""",
     "case_sizes": "SELECT cluster, count(*) AS size FROM members GROUP BY cluster",
     "case_markers": """
-        SELECT w.cluster AS cluster, w.wording AS wording, w.exchanges AS exchanges, w.accounts AS accounts,
-               w.holders AS holders, w.elicitation AS elicitation
+        SELECT w.cluster AS cluster, w.wording AS wording, w.accounts AS accounts, w.holders AS holders
         FROM case_wordings w JOIN case_sizes s ON s.cluster = w.cluster CROSS JOIN population p
-        WHERE w.accounts >= 0.02 * s.size
-          AND w.accounts * 1.0 / s.size
-              >= 8 * (w.holders - w.accounts + 0.5) / (p.customers - s.size + 1)""",
+        WHERE w.accounts * 1.0 / s.size >= 8 * (w.holders - w.accounts + 0.5) / (p.customers - s.size + 1)""",
     "case_marked": """
         SELECT r.cluster AS cluster, r.account AS account, r.time AS time, r.model AS model, r.capability AS capability,
                r.elicitation AS elicitation, r.turn AS turn, r.prompt AS prompt, r.output_tokens AS output_tokens,
-               CASE WHEN k.wording IS NOT NULL THEN 1 ELSE 0 END AS worded,
-               CASE WHEN k.wording IS NOT NULL OR r.elicitation >= 0.5 THEN 1 ELSE 0 END AS taken
-        FROM case_rows r LEFT JOIN case_markers k ON k.cluster = r.cluster AND k.wording = r.wording""",
+               CASE WHEN k.wording IS NOT NULL OR s.wording IS NOT NULL THEN 1 ELSE 0 END AS worded,
+               CASE WHEN k.wording IS NOT NULL OR s.wording IS NOT NULL OR r.elicitation >= 0.5 THEN 1 ELSE 0 END AS taken
+        FROM case_rows r
+        LEFT JOIN case_markers k ON k.cluster = r.cluster AND k.wording = r.wording
+        LEFT JOIN case_markers s ON s.cluster = r.cluster AND s.wording = r.system""",
     "case_totals": """
         SELECT cluster, count(*) AS exchanges, min(time) AS first_seen, max(time) AS last_seen,
                sum(taken) AS taken, sum(worded) AS worded,

@@ -47,7 +47,7 @@ KINDS = {
         ),
         Kind("system", "template", "facts", "system", 0.1, "wording of its system text", "a system text", "anchor"),
         Kind("prompt", "content", "facts", "prompt", 0.002, "a prompt asked word for word", "a prompt, word for word"),
-        Kind("tools", "template", "facts", "tools", 0.0, "set of tools offered", "a tool set"),
+        Kind("tools", "template", "facts", "tools", 0.05, "set of tools offered", "a tool set", "anchor"),
         Kind("client", "template", "facts", "client", 0.0, "client software", "a client"),
         Kind("settings", "template", "facts", "settings", 0.0, "request settings taken together", "request settings"),
         Kind("tls", "network", "facts", "tls", 0.0, "TLS client fingerprint", "a TLS fingerprint"),

@@ -22,6 +22,9 @@ BLEND = 0.3
 CEILING, FLOOR = 12.0, -2.0
 """Bits one family can add to or take from an account; a share of camouflage must not outweigh a real trace."""
 
+FAMILY_BITS = 2.0
+"""Bits from which on a family, or a kind, speaks for an account."""
+
 VOUCH = 0.0
 """Bits, prior included, that the other families must give a member before its own holdings count for a family."""
 
@@ -44,9 +47,12 @@ class Rules:
 
     bits: float = 6.0
     stay: float = 2.0
-    family_bits: float = 2.0
+    family_bits: float = FAMILY_BITS
     families: int = 2
     rounds: int = 4
+    alone: float = 7.0
+    doubtful: tuple[float, float] = (-4.0, 1.0)
+    slack: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +65,36 @@ class Scored:
 
     def members(self, rules: Rules, present: np.ndarray | None = None) -> np.ndarray:
         """Accounts that pass ``rules``, sorted; those ``present`` already need less to stay."""
-        speaking = np.zeros(len(self.accounts), np.int64)
-        for trace in sorted(set(TRACES.values())):
-            mine = [f for f, name in enumerate(FAMILIES) if TRACES[name] == trace]
-            speaking += (self.bits[:, mine] >= rules.family_bits).any(axis=1)
         need = np.full(len(self.accounts), rules.bits)
         if present is not None:
             need[np.isin(self.accounts, present)] = rules.stay
-        return np.sort(self.accounts[(self.total >= need) & (speaking >= rules.families)])
+        return np.sort(self.accounts[(self.total >= need) & (self.speaking(rules) >= rules.families)])
+
+    def core(self, rules: Rules, present: np.ndarray) -> np.ndarray:
+        """The upper part of ``present`` where their totals fall into two, within ``rules.doubtful``: a mixture less what is mixed in."""
+        total = self.total[np.searchsorted(self.accounts, present)]
+        return present[total >= np.clip(divide(total), *rules.doubtful)]
+
+    def staying(self, rules: Rules, present: np.ndarray, core: np.ndarray) -> np.ndarray:
+        """Those of ``present`` that score about as the ``core`` does, in which all but a few belong; all show at least one trace."""
+        row = np.searchsorted(self.accounts, present)
+        usual = np.quantile(self.total[np.searchsorted(self.accounts, core)], 0.05)
+        least = np.clip(usual - rules.slack, *rules.doubtful)
+        return present[(self.total[row] >= least) & (self.speaking(rules)[row] >= 1)]
+
+    def joining(self, rules: Rules, present: np.ndarray) -> np.ndarray:
+        """Accounts beside ``present`` that belong to it by ``rules``: two traces, or wordings that hardly anybody else has."""
+        worded = self.bits[:, [FAMILIES.index("template"), FAMILIES.index("content")]].max(axis=1)
+        shown = (self.speaking(rules) >= rules.families) | (worded >= rules.alone)
+        return np.setdiff1d(self.accounts[(self.total >= rules.bits) & shown], present)
+
+    def speaking(self, rules: Rules) -> np.ndarray:
+        """How many traces give each account at least ``rules.family_bits``."""
+        found = np.zeros(len(self.accounts), np.int64)
+        for trace in sorted(set(TRACES.values())):
+            mine = [f for f, name in enumerate(FAMILIES) if TRACES[name] == trace]
+            found += (self.bits[:, mine] >= rules.family_bits).any(axis=1)
+        return found
 
 
 def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = None) -> Scored:
@@ -76,7 +104,13 @@ def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = 
     that a few wrong members cannot vouch for each other with a card of their own. Without it all count.
     """
     support = np.ones((len(members), len(FAMILIES)), bool) if support is None else support
-    tally = Tally.of(holdings, members, support)
+    candidates, kinds = match(holdings, members, Tally.of(holdings, members, support), support)
+    found = by_family(kinds)
+    return Scored(candidates, found, found.sum(axis=1) + np.log2(len(members) / holdings.n))
+
+
+def match(holdings: Holdings, members: np.ndarray, tally: Tally, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The members and whoever shares anything telling with them, sorted, and the bits of each by kind."""
     kinds = holdings.kind[tally.values]
     position, account = holdings.holders_of(tally.values)
     reached = np.zeros(len(holdings.account_at), bool)
@@ -85,13 +119,11 @@ def score(holdings: Holdings, members: np.ndarray, support: np.ndarray | None = 
     position, account = position[reached[account]], account[reached[account]]
     own = np.zeros((len(holdings.account_at), len(FAMILIES)), bool)
     own[members] = support
-    mine = own[account, KIND_FAMILY[kinds[position]]]
-    gain = tally.gain(position, mine)
+    gain = tally.gain(position, own[account, KIND_FAMILY[kinds[position]]])
     candidates = np.flatnonzero(reached)
     row = (np.cumsum(reached) - 1)[account]
     held_at, held_value = holdings.values_of(candidates)
-    found = by_family(len(candidates), row, kinds[position], gain, held_at, holdings.kind[held_value])
-    return Scored(candidates, found, found.sum(axis=1) + np.log2(len(members) / holdings.n))
+    return candidates, by_kind(len(candidates), row, kinds[position], gain, held_at, holdings.kind[held_value])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +138,8 @@ class Tally:
     busier: np.ndarray
 
     @classmethod
-    def of(cls, holdings: Holdings, members: np.ndarray, support: np.ndarray) -> Tally:
-        """Counts the values of ``members``; those that others hold as often are left out."""
+    def of(cls, holdings: Holdings, members: np.ndarray, support: np.ndarray, common: float = 0.0) -> Tally:
+        """Counts the values of ``members``; those that others hold as often, or less than a part ``common`` of them, are left out."""
         position, held = holdings.values_of(members)
         values, number = np.unique(held, return_inverse=True)
         family = KIND_FAMILY[holdings.kind[values]]
@@ -115,7 +147,8 @@ class Tally:
         sizes = support.sum(axis=0)[family]
         others = holdings.holders[values] - np.bincount(number, minlength=len(values))
         outside = (others + 0.5) / (holdings.n - len(members) + 1)
-        keep = (inside >= 1) & (inside + 1 > 1.5 * outside * sizes)
+        least = np.where(KIND_MANY[holdings.kind[values]], max(3.0, common * len(members)) if common else 1.0, 1.0)
+        keep = (inside >= least) & (inside + 1 > 1.5 * outside * sizes)
         values = values[keep]
         return cls(values, inside[keep], outside[keep], sizes[keep], busier(holdings, members)[holdings.kind[values]])
 
@@ -132,12 +165,12 @@ class Tally:
         return np.where(s > 0, np.log2(BLEND * ratio + 1 - BLEND), np.log2(1 - BLEND))
 
 
-def by_family(
+def by_kind(
     accounts: int, row: np.ndarray, kind: np.ndarray, gain: np.ndarray, held_at: np.ndarray, held_kind: np.ndarray
 ) -> np.ndarray:
-    """Bits (accounts, families): gains of the values matched, and what the values held and not matched take away.
+    """Bits (accounts, kinds): gains of the values matched, less what values held and not matched take away; -inf where none is held.
 
-    The strongest kind counts within a family. ``row`` and ``held_at`` are positions of accounts.
+    ``row`` and ``held_at`` are positions of accounts.
     """
     shape = (accounts, len(KIND_NAMES))
     flat = row * shape[1] + kind
@@ -145,11 +178,50 @@ def by_family(
     matched = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
     have = np.bincount(held_at * shape[1] + held_kind, minlength=shape[0] * shape[1]).reshape(shape)
     bits = np.clip(bits + (have - matched) * np.log2(1 - BLEND), FLOOR, KIND_CEILING)
-    found = np.full((accounts, len(FAMILIES)), -np.inf)
+    return np.where(have > 0, bits, -np.inf)
+
+
+def by_family(kinds: np.ndarray) -> np.ndarray:
+    """Bits (accounts, families) from bits (accounts, kinds): the strongest kind counts within a family, 0 where none is held."""
+    found = np.full((len(kinds), len(FAMILIES)), -np.inf)
     for k, f in enumerate(KIND_FAMILY):
-        found[:, f] = np.maximum(found[:, f], np.where(have[:, k] > 0, bits[:, k], -np.inf))
+        found[:, f] = np.maximum(found[:, f], kinds[:, k])
     found[np.isneginf(found)] = 0.0
     return found
+
+
+def divide(values: np.ndarray) -> float:
+    """The bound that parts values into two groups best (Otsu 1979); the lowest value where there is nothing to part."""
+    ordered = np.sort(values)
+    if len(ordered) < 4 or ordered[0] == ordered[-1]:
+        return float(ordered[0])
+    low = np.arange(1, len(ordered))
+    sums = np.cumsum(ordered)[:-1]
+    gap = sums / low - (ordered.sum() - sums) / (len(ordered) - low)
+    return float(ordered[int(np.argmax(low * (len(ordered) - low) * gap**2)) + 1])
+
+
+USUAL, UNUSUAL = 0.5, 0.15
+"""A kind of which at least so many members hold a value that marks them is missed where an account holds none; and the share of
+members who by chance hold none, however usual it is."""
+
+
+def belonging(holdings: Holdings, members: np.ndarray, common: float = 0.0) -> Scored:
+    """As ``score``, of a group that was weighed as a whole: an account also loses for what nearly all members have and it has not.
+
+    Of what is asked and from where, values that less than a part ``common`` of the members hold say nothing: strangers who use one public kit beside an operator
+    who does too would otherwise vouch for each other.
+    """
+    everybody = np.ones((len(members), len(FAMILIES)), bool)
+    tally = Tally.of(holdings, members, everybody, common)
+    candidates, kinds = match(holdings, members, tally, everybody)
+    marked = kinds >= np.minimum(FAMILY_BITS, 0.9 * KIND_CEILING)
+    inside = np.searchsorted(candidates, members)
+    usual = marked[inside].mean(axis=0)
+    lacking = np.where(usual >= USUAL, np.log2(1 - usual + UNUSUAL), 0.0)
+    found = by_family(kinds)
+    total = found.sum(axis=1) + np.log2(len(members) / holdings.n) + (~marked) @ lacking
+    return Scored(candidates, found, total)
 
 
 def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:
@@ -157,7 +229,7 @@ def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:
 
     Busy accounts hold more of everything that is common. Their holdings are compared, not their accounts.
     """
-    all_ = np.bincount(holdings.kind[holdings.by_account], minlength=len(KIND_NAMES))
+    all_ = np.bincount(holdings.kind, holdings.holders, len(KIND_NAMES))
     _, held = holdings.values_of(members)
     mine = np.bincount(holdings.kind[held], minlength=len(KIND_NAMES))
     rate = (mine / len(members)) / np.maximum(1e-9, (all_ - mine) / max(1, holdings.n - len(members)))

@@ -1,7 +1,7 @@
 """The whole way of an exchange, on one page: a log in, campaigns out.
 
-    adapters.read_exchanges -> fingerprints.observe -> store.append, folds.fold -> detectors -> clusters.resolve,
-    refining.refine -> cases.convene, scoring.judge, campaigns.name -> results.write
+    adapters.read_exchanges -> fingerprints.observe -> store.append, folds.fold -> detectors -> clusters.resolve, hypotheses,
+    grouping.groups -> cases.convene, scoring.judge, campaigns.name -> results.write
 
 Each hop is a function from tables to tables and can be run alone; docs/concepts.md has their nouns.
 """
@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from stillwatch import __version__, campaigns, cases, clusters, folds, membership, pivots, refining, scoring
+from stillwatch import (
+    __version__, campaigns, cases, clusters, folds, grouping, hypotheses, membership, pivots, refining, scoring, traits, weighing,
+)  # fmt: skip
 from stillwatch.adapters import Source
 from stillwatch.config import Config
 from stillwatch.detectors import EVIDENCE, Detector, run_detector
@@ -94,10 +96,13 @@ def weigh(
     progress.stage("detect")
     evidence = detect(engine, detectors, config)
     progress.stage("cluster")
-    holdings = Holdings.load(engine, accounts)
-    found = refining.refine(holdings, clusters.resolve(evidence["ties"]), membership.Rules())
+    holdings, rules = Holdings.load(engine, accounts), membership.Rules()
+    ground = traits.Ground.load(engine, holdings)
+    tied = clusters.resolve(evidence["ties"])
+    standing = grouping.groups(ground, [*hypotheses.hypotheses(holdings), *tied], weighing.weights(), rules)
+    found = grouping.with_others(holdings, standing, refining.refine(holdings, tied, rules))
     progress.stage("judge")
-    return scoring.judge(cases.convene(engine, holdings, found), holdings, evidence["signals"]), holdings
+    return scoring.judge(cases.convene(engine, holdings, found), ground, evidence["signals"]), holdings
 
 
 def detect(engine: Engine, detectors: Sequence[Detector], config: Config) -> dict[str, pa.Table]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from stillwatch.cases import PART, Case
 from stillwatch.evidence import KIND_NAMES, Holdings
-from stillwatch.membership import KIND_TELLS, Rules, Scored, Tally, by_family, support
+from stillwatch.membership import KIND_TELLS, Rules, Scored, Tally, by_family, by_kind, support
 
 _MIX = np.array([(0x9E3779B97F4A7C15 * (2 * k + 1)) & 0x7FFFFFFFFFFFFFFF for k in range(len(KIND_NAMES))], np.int64)
 
@@ -26,7 +26,7 @@ def keys_of(kind: np.ndarray | int, value: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What marks one campaign. ``keys`` are sorted, with the bits (``gain``) and number of the kind of each; ``prior`` are the
-    bits an account starts with. ``markers`` are its wordings, sorted; ``share`` is the least share of an account's exchanges that
+    bits an account starts with. ``markers`` are its wordings and system texts, sorted; ``share`` is the least share of an account's exchanges that
     must be built from them, or read like training data being made, for it to take part."""
 
     keys: np.ndarray
@@ -54,7 +54,7 @@ class Profile:
         """Bits of ``accounts`` that hold ``keys``, each of a ``kind``; ``row`` is the position of the account that holds it."""
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         match = self.keys[at] == keys
-        bits = by_family(len(accounts), row[match], kind[match], self.gain[at[match]], row, kind)
+        bits = by_family(by_kind(len(accounts), row[match], kind[match], self.gain[at[match]], row, kind))
         return Scored(accounts, bits, bits.sum(axis=1) + self.prior)
 
 
@@ -86,7 +86,7 @@ class Seen:
     """What some accounts have been seen with so far.
 
     Values: ``row`` (position in ``accounts``), ``kind``, ``keys``; exchanges: ``asker`` (position), ``wording``,
-    ``elicited``.
+    ``system``, ``elicited``.
     """
 
     accounts: np.ndarray
@@ -95,6 +95,7 @@ class Seen:
     keys: np.ndarray
     asker: np.ndarray
     wording: np.ndarray
+    system: np.ndarray
     elicited: np.ndarray
 
 
@@ -106,7 +107,8 @@ def recognise(book: Book, seen: Seen, rules: Rules) -> tuple[np.ndarray, np.ndar
     for number, profile in zip(book.campaign, book.profiles):
         scored = profile.score(seen.accounts, seen.row, seen.kind, seen.keys)
         taken = np.bincount(
-            seen.asker[seen.elicited | np.isin(seen.wording, profile.markers)], minlength=len(seen.accounts)
+            seen.asker[seen.elicited | np.isin(seen.wording, profile.markers) | np.isin(seen.system, profile.markers)],
+            minlength=len(seen.accounts),
         )
         passes = np.isin(seen.accounts, scored.members(rules)) & (taken > 0) & (taken >= profile.share * exchanges)
         better = passes & (scored.total > best)

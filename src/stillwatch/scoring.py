@@ -1,47 +1,57 @@
-"""Cases to verdicts: bits on three axes, honest alternatives with the numbers that reject them, false-discovery control.
+"""Cases to verdicts: the odds that a case is one hidden operator, what speaks for it on three axes, and what honest thing would explain it.
 
-Coordination adds the strongest evidence of each family, each measured on members that the *other* families picked.
-Extraction is judged on the exchanges that mark the cluster. Concealment asks who they say they are. A case is a campaign
-only if all three hold, no alternative explains it, and it survives Benjamini-Hochberg over all cases (1995).
+The odds come from the traits of the group (``traits.py``, ``weighing.py``). Exhibits tell a person why: what members share, measured on
+members that the *other* families picked; what the exchanges that mark them read like; who they say they are. A case is a campaign only if its
+odds are long, no alternative explains it, and few of those at least as strong are expected to be false.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
+from stillwatch import weighing
 from stillwatch.alternatives import PLAIN, consider
 from stillwatch.cases import Case
 from stillwatch.evidence import Holdings
 from stillwatch.kinds import KINDS
-from stillwatch.membership import TRACES
-from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
+from stillwatch.traits import Ground, traits
+from stillwatch.types import Alternative, Axis, Exhibit, Outcome
+from stillwatch.weighing import TRAITS, Weights
 
+DOUBT = 5.0
+"""Bits below nought down to which an account stays in a group it is of one piece with (``membership.Rules.doubtful``), and one."""
 FAMILY_CEILING = 20.0
 """Bits a family can give to a case, whatever the size of the cluster: independence is an approximation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a case needs to be a campaign; below it goes to review where it is at least worth a look."""
+    """What a case needs to be a campaign: ``smallest`` accounts, odds of ``act`` bits that it is one operator (``few`` more for fewer than
+    ``many`` accounts, in which less can be seen), and a share of false campaigns among those at least as strong of at most ``q_value``.
+
+    ``worth`` bits send it to review. ``cover`` and ``lift`` are what a shared value needs to be named.
+    """
 
     smallest: int = 8
-    coordination_bits: float = 16.0
-    families: int = 2
-    extraction_bits: float = 3.0
-    concealment_bits: float = 2.0
-    q_value: float = 0.01
+    act: float = 3.3
+    few: float = 1.7
+    many: int = 20
+    worth: float = -1.0
+    q_value: float = 0.1
     cover: float = 0.15
     lift: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided of a case, and why. ``risk`` is by member, in the order of ``case.members``."""
+    """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``risk`` is by member, in the order of
+    ``case.members``."""
 
     case: Case
+    odds: float
     outcome: Outcome
     confidence: float
     q_value: float
@@ -52,17 +62,20 @@ class Verdict:
     risk: np.ndarray = field(repr=False)
 
 
-def judge(cases: list[Case], holdings: Holdings, signals: pa.Table, rules: Rules = Rules()) -> list[Verdict]:
+def judge(cases: list[Case], ground: Ground, signals: pa.Table, rules: Rules = Rules()) -> list[Verdict]:
     """A verdict for every case, in their order."""
-    drafts = [draft(case, holdings, signals, rules) for case in cases]
-    q_values = adjusted([chance_of(d.bits[Axis.COORDINATION], len(cases), holdings.n) for d in drafts])
+    drafts = [draft(case, ground, signals, rules) for case in cases]
+    q_values = expected_false([d.confidence for d in drafts])
     return [settle(d, q, rules) for d, q in zip(drafts, q_values)]
 
 
-def draft(case: Case, holdings: Holdings, signals: pa.Table, rules: Rules) -> Verdict:
-    """The axes, exhibits and alternatives of one case, before it is compared with the others."""
+def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdict:
+    """The odds, axes, exhibits and alternatives of one case, before it is compared with the others."""
+    holdings, weights = ground.holdings, weighing.weights()
+    found = traits(ground, case.members)
     exhibits = (
-        *coordination(case, rules), *signalled(case, holdings, signals), *extraction(case), *concealment(case)
+        *coordination(case, rules), *signalled(case, holdings, signals), *extraction(case), *concealment(case),
+        *told(found, weights),
     )  # fmt: skip
     evidence = strongest(exhibits, Axis.COORDINATION)
     bits = {
@@ -71,8 +84,33 @@ def draft(case: Case, holdings: Holdings, signals: pa.Table, rules: Rules) -> Ve
         Axis.CONCEALMENT: sum(e.bits for e in exhibits if e.axis is Axis.CONCEALMENT),
     }
     evidence |= {"content": max(0.0, bits[Axis.EXTRACTION]) + evidence.get("content", 0.0)}
+    odds = weights.total(found)
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings)
-    return Verdict(case, Outcome.REVIEW, 0.0, 1.0, bits, evidence, exhibits, alternatives, np.zeros(case.size))
+    return Verdict(
+        case, odds, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
+        np.zeros(case.size),
+    )  # fmt: skip
+
+
+def told(found: dict[str, float], weights: Weights) -> list[Exhibit]:
+    """The traits that weigh at least a bit, for or against: what the group is like beside what groups of customers are like."""
+    exhibits = []
+    for name, bits in zip(weights.names, weights.each(found)):
+        if abs(bits) >= 1:
+            _, axis, asks = TRAITS[name]
+            text = f"{asks}: {found[name]:.2f}, where {weights.centre[weights.names.index(name)]:.2f} is usual"
+            exhibits.append(Exhibit(axis, family_of(name), name, float(bits), text))
+    return exhibits
+
+
+def family_of(trait: str) -> str:
+    """The family of evidence a trait is told under."""
+    kind = trait.partition("_")[2]
+    if kind in KINDS and trait.partition("_")[0] in ("share", "bits", "alike"):
+        return KINDS[kind].family
+    return {"moved": "migration", "hours": "tempo", "began": "tempo", "volume_even": "tempo"}.get(
+        trait, "identity" if TRAITS[trait][1] is Axis.CONCEALMENT else "content"
+    )
 
 
 def coordination(case: Case, rules: Rules) -> list[Exhibit]:
@@ -181,54 +219,33 @@ def strongest(exhibits: tuple[Exhibit, ...], axis: Axis) -> dict[str, float]:
     return found
 
 
-def chance_of(bits: float, cases: int, customers: int) -> float:
-    """A p-value from a likelihood ratio: P(ratio >= 2^bits | chance) <= 2^-bits (Markov); capped at 1."""
-    return float(min(1.0, 2.0 ** -max(0.0, bits - np.log2(max(2, customers / max(1, cases))))))
-
-
-def adjusted(p_values: list[float]) -> list[float]:
-    """Benjamini-Hochberg q-values, in the order given."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p, kind="stable")
-    q = np.minimum.accumulate((p[order] * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1]
+def expected_false(probabilities: list[float]) -> list[float]:
+    """For each case the expected share of false ones among those at least as strong: the mean of one less their probabilities, a local
+    false discovery rate averaged (Efron 2001)."""
+    p = np.asarray(probabilities, float)
+    order = np.argsort(-p, kind="stable")
     out = np.empty(len(p))
-    out[order] = np.minimum(q, 1.0)
+    out[order] = np.cumsum(1 - p[order]) / np.arange(1, len(p) + 1)
     return [float(x) for x in out]
 
 
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
-    case, bits = draft.case, draft.bits
-    explained = any(a.explains for a in draft.alternatives)
-    tied = {TRACES[f] for f in FAMILIES if draft.evidence.get(f, 0) >= 3 and f not in ("migration", "content")}
-    passes = (
-        case.size >= rules.smallest
-        and len(tied) >= rules.families
-        and bits[Axis.COORDINATION] >= rules.coordination_bits
-        and bits[Axis.EXTRACTION] >= rules.extraction_bits
-        and bits[Axis.CONCEALMENT] >= rules.concealment_bits
-        and q_value <= rules.q_value
-    )
-    worth = bits[Axis.COORDINATION] >= rules.coordination_bits and bits[Axis.EXTRACTION] > 0
-    if explained:
-        outcome = Outcome.REVIEW if passes and bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
+    case = draft.case
+    need = rules.act + (rules.few if case.size < rules.many else 0.0)
+    passes = case.size >= rules.smallest and draft.odds >= need and q_value <= rules.q_value
+    if any(a.explains for a in draft.alternatives):
+        outcome = Outcome.REVIEW if passes and draft.bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
     elif passes:
         outcome = Outcome.CAMPAIGN
     else:
-        outcome = Outcome.REVIEW if worth else Outcome.LET_GO
-    margin = min(
-        bits[Axis.COORDINATION] - rules.coordination_bits,
-        2 * (bits[Axis.EXTRACTION] - rules.extraction_bits),
-        2 * (bits[Axis.CONCEALMENT] - rules.concealment_bits),
-    )
-    confidence = float(1 / (1 + 2.0 ** -(margin + 4))) if outcome is Outcome.CAMPAIGN else 0.0
-    return Verdict(
-        case, outcome, confidence, q_value, bits, draft.evidence, draft.exhibits, draft.alternatives,
-        member_risk(case, confidence),
-    )  # fmt: skip
+        outcome = Outcome.REVIEW if draft.odds >= rules.worth else Outcome.LET_GO
+    confidence = draft.confidence if outcome is Outcome.CAMPAIGN else 0.0
+    return replace(draft, outcome=outcome, confidence=confidence, q_value=q_value, risk=member_risk(case, confidence))
 
 
 def member_risk(case: Case, confidence: float) -> np.ndarray:
-    """Risk of each member: the campaign's confidence times the probability that the account belongs to it."""
+    """Risk of each member: the campaign's confidence times the probability that the account belongs to it, which was told from
+    those it resembles least by ``DOUBT`` bits at least."""
     total = case.scored.total[np.searchsorted(case.scored.accounts, case.members)]
-    return confidence / (1 + np.exp2(-np.clip(total, -40, 40)))
+    return confidence / (1 + np.exp2(-np.clip(total + DOUBT, -40, 40)))

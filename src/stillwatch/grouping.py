@@ -1,0 +1,127 @@
+"""Hypotheses to groups that do not overlap: each weighed as it is proposed, without its doubtful members, and grown; the best version stands.
+
+Whoever is left out of a better group is not lost: the rest of an overlapping hypothesis is weighed again on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stillwatch.evidence import Holdings
+from stillwatch.membership import Rules, Scored, belonging
+from stillwatch.traits import Ground, traits
+from stillwatch.weighing import Weights, probability
+
+RAW, PROMISING = -3.5, -1.0
+"""Bits from which on a hypothesis is worth a closer look, half of it may be somebody else; and from which on a group stands."""
+PRICE = 10.0
+"""How many accounts rightly accused one wrongly accused undoes, where one of two versions of a group is chosen."""
+COMMON = 0.01
+"""Share of a group's members that a value must be common to, to show who belongs."""
+SMALLEST = 5
+OVERLAP = 0.3
+"""Share of the smaller of two groups from which on they are one question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Accounts that may have one operator, sorted, with the traits they have as a group and what these weigh (bits)."""
+
+    members: np.ndarray
+    traits: dict[str, float]
+    bits: float
+
+
+def groups(ground: Ground, hypotheses: list[np.ndarray], weights: Weights, rules: Rules) -> list[Group]:
+    """The groups that stand, weightiest first, no account in two."""
+    found = [weighed(ground, h, weights) for h in hypotheses]
+    promising = [improved(ground, g, weights, rules) for g in found if g.bits >= RAW]
+    standing: list[Group] = []
+    for candidate in sorted((g for g in promising if g.bits >= PROMISING), key=_order):
+        standing = settle(ground, standing, candidate, weights, rules)
+    return sorted(standing, key=_order)
+
+
+def weighed(ground: Ground, members: np.ndarray, weights: Weights) -> Group:
+    """These accounts as a group."""
+    found = traits(ground, members)
+    return Group(members, found, weights.total(found))
+
+
+def settle(
+    ground: Ground, standing: list[Group], candidate: Group, weights: Weights, rules: Rules
+) -> list[Group]:
+    """``standing`` with the candidate in it: joined to a group it overlaps, as a group of its own, or not at all."""
+    for k, group in enumerate(standing):
+        shared = len(np.intersect1d(group.members, candidate.members, assume_unique=True))
+        if shared == len(candidate.members):
+            return standing
+        if shared >= OVERLAP * min(len(group.members), len(candidate.members)):
+            union = weighed(ground, np.union1d(group.members, candidate.members), weights)
+            if worth(union) > worth(group):
+                return apart(ground, [*(g for n, g in enumerate(standing) if n != k), union], weights)
+    claimed = np.concatenate([np.zeros(0, np.int64), *(g.members for g in standing)])
+    rest = np.setdiff1d(candidate.members, claimed)
+    if len(rest) < max(SMALLEST, 0.3 * len(candidate.members)):
+        return standing
+    best = candidate if len(rest) == len(candidate.members) else weighed(ground, rest, weights)
+    return apart(ground, [*standing, best], weights) if best.bits >= PROMISING else standing
+
+
+def worth(group: Group) -> float:
+    """What accusing the group is expected to be worth, in accounts rightly accused: one wrongly accused undoes ``PRICE`` of them."""
+    p = probability(group.bits)
+    return len(group.members) * (p - PRICE * (1 - p))
+
+
+def improved(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
+    """The better of a group less its doubtful members, and that grown."""
+    versions = [weighed(ground, m, weights) for m in grown(ground.holdings, group.members, rules) if len(m) >= SMALLEST]
+    return min(versions, key=_order, default=Group(group.members, group.traits, -np.inf))
+
+
+def grown(holdings: Holdings, members: np.ndarray, rules: Rules) -> list[np.ndarray]:
+    """The members that are in it for reasons of their own; and those with everybody else who is.
+
+    First a core is told from what may be mixed in, then everybody is held against that: strangers no longer dull what marks the others.
+    """
+    core = belonging(holdings, members, COMMON).core(rules, members)
+    if len(core) < SMALLEST:
+        return []
+    scored = belonging(holdings, np.sort(core), COMMON)
+    present = members[np.isin(members, scored.accounts)]
+    kept = scored.staying(rules, present, core)
+    return [kept, np.union1d(kept, scored.joining(rules, present))]
+
+
+def apart(ground: Ground, standing: list[Group], weights: Weights) -> list[Group]:
+    """Groups without overlap: what two claim stays with the weightier."""
+    taken = np.zeros(0, np.int64)
+    found = []
+    for group in sorted(standing, key=_order):
+        mine = np.setdiff1d(group.members, taken)
+        if len(mine) < len(group.members):
+            group = weighed(ground, mine, weights) if len(mine) >= SMALLEST else None
+        if group is not None and group.bits >= PROMISING:
+            found.append(group)
+            taken = np.union1d(taken, group.members)
+    return found
+
+
+def with_others(
+    holdings: Holdings, standing: list[Group], others: list[tuple[np.ndarray, Scored]]
+) -> list[tuple[np.ndarray, Scored]]:
+    """The groups, and of clusters found another way those that no group has taken: mostly honest ones, to be let go with a reason."""
+    found = [(g.members, belonging(holdings, g.members)) for g in standing]
+    taken = np.concatenate([np.zeros(0, np.int64), *(g.members for g in standing)])
+    for members, scored in others:
+        rest = np.setdiff1d(members, taken)
+        if len(rest) >= max(3, 0.7 * len(members)):
+            found.append((rest, scored))
+    return sorted(found, key=lambda pair: (-len(pair[0]), int(pair[0][0])))
+
+
+def _order(group: Group) -> tuple[float, float, int, int]:
+    return (-max(0.0, worth(group)), -group.bits, -len(group.members), int(group.members[0]))
