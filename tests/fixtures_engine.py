@@ -14,8 +14,11 @@ import pyarrow as pa
 
 from stillwatch import folds
 from stillwatch.evidence import Holdings
+from stillwatch.intake import release_times
+from stillwatch.numbering import Numbering
 from stillwatch.store import Engine, open_engine
 from stillwatch.tables import FACTS, PROFILES
+from stillwatch.weighing import TRAITS, Trees, Weights
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -59,6 +62,7 @@ class SmallLog:
                 order = range(len(rows)) if seed is None else np.random.default_rng(seed).permutation(len(rows))
                 given = [dict.fromkeys(table.names) | rows[k] for k in order]
                 engine.append(name, pa.Table.from_pylist(given, schema=table.schema))
+            engine.append("models", release_times(None, Numbering()))
             folds.fold(engine)
             folds.prepare(engine)
             yield engine
@@ -94,6 +98,19 @@ def signals(*given: tuple[int, str, str]) -> pa.Table:
         "detector": pa.array([d for _, d, _ in given], pa.string()),
         "family": pa.array([f for _, _, f in given], pa.string()),
     })  # fmt: skip
+
+
+def weights_of(start: float = 0.0, **bits: float) -> Weights:
+    """A line alone: ``start``, and so many bits for each unit of these traits; of all others nothing."""
+    none = np.zeros(len(TRAITS))
+    leaf = np.zeros(1, np.int64)
+    trees = Trees(leaf - 1, np.zeros(1), leaf, leaf, np.zeros(1), leaf, 0.0)
+    each = np.array([bits.get(name, 0.0) for name in TRAITS])
+    return Weights(tuple(TRAITS), each, none, none + 1, none, start, trees, slope=2.0)
+
+
+PLAIN_WEIGHTS = weights_of(-6.0, read=4.0, share_card=8.0, share_net=1.0, share_wording=2.0, org=-8.0)
+"""For tests of the judgement: weights that a person would give, so that none hangs on what was learnt last."""
 
 
 @dataclass
@@ -133,7 +150,8 @@ def town(seed: int = 3, strangers: int = 500) -> Town:
 
 @dataclass
 class Plan:
-    """How a planted cluster is made: how many accounts over how many cards and networks, and what they ask."""
+    """How a planted cluster is made: how many accounts over how many cards and networks, and what they ask; three wordings of its
+    own are dealt out to them at random."""
 
     size: int
     cards: int
@@ -159,10 +177,12 @@ class Plan:
         for j in range(6):
             net = f"{name} net {(k + j) % self.nets}" if self.nets else f"home {rng.integers(250)}"
             log.exchange(
-                who, wording=f"{name} wording", net=net, capability=self.capability, elicitation=self.elicitation,
+                who, wording=f"{name} wording {rng.integers(3)}", net=net, capability=self.capability, elicitation=self.elicitation,
                 prompt=f"{name} {k} {j}", output_tokens=900, country="far",
             )  # fmt: skip
         return who
 
 
-__all__ = ["START", "SmallLog", "Town", "hashed", "holdings_of", "signals", "town"]
+__all__ = [
+    "PLAIN_WEIGHTS", "START", "SmallLog", "Town", "hashed", "holdings_of", "signals", "town", "weights_of",
+]  # fmt: skip

@@ -161,11 +161,14 @@ def test_campaigns_json_is_the_contracts(result: Result) -> None:
     for name in result.flagged.values():
         counted[name] = counted.get(name, 0) + 1
     assert sizes == counted
-    for campaign in [*campaigns, *result.json("review.json")]:
+    for campaign in (reviewed := result.json("review.json")):
+        assert campaign["confidence"] == 0, "nothing is claimed of what people are to look at"
+    for campaign in campaigns:
+        assert 0 < campaign["confidence"] < 1
+    for campaign in [*campaigns, *reviewed]:
         assert set(campaign) == CAMPAIGN_KEYS
         assert set(campaign["capabilities"]) <= set(CAPABILITIES)
         assert set(campaign["evidence"]) <= set(FAMILIES)
-        assert 0 < campaign["confidence"] < 1
         assert 0 <= campaign["q_value"] <= 1
         assert datetime.fromisoformat(campaign["first_seen"]) <= datetime.fromisoformat(campaign["last_seen"])
         assert campaign["summary"]

@@ -11,12 +11,17 @@ import numpy as np
 
 from stillwatch.evidence import Holdings
 from stillwatch.membership import Rules, Scored, belonging
+from stillwatch.parting import split
 from stillwatch.traits import Ground, traits
 from stillwatch.weighing import Weights, probability
 
+SAME = 0.3
+"""Bits that the union of two overlapping groups may lack and still be taken for the one they are parts of."""
+PARTED = 1.0
+"""Bits that a part may be weaker than a group by which it is parted from others: it is smaller, and says less."""
 RAW, PROMISING = -3.5, -1.0
 """Bits from which on a hypothesis is worth a closer look, half of it may be somebody else; and from which on a group stands."""
-PRICE = 10.0
+PRICE = 12.0
 """How many accounts rightly accused one wrongly accused undoes, where one of two versions of a group is chosen."""
 COMMON = 0.01
 """Share of a group's members that a value must be common to, to show who belongs."""
@@ -41,7 +46,20 @@ def groups(ground: Ground, hypotheses: list[np.ndarray], weights: Weights, rules
     standing: list[Group] = []
     for candidate in sorted((g for g in promising if g.bits >= PROMISING), key=_order):
         standing = settle(ground, standing, candidate, weights, rules)
-    return sorted(standing, key=_order)
+    pure = [purged(ground, g, weights, rules) for g in standing]
+    return sorted((part for g in pure for part in operators(ground, g, weights)), key=_order)
+
+
+def operators(ground: Ground, group: Group, weights: Weights) -> list[Group]:
+    """The group, or where payers and networks part it, what it parts into: two operators may use one list and one wording."""
+    parts = [weighed(ground, p, weights) for p in split(ground.holdings, group.members) if len(p) >= SMALLEST]
+    return parts if len(parts) > 1 and min(p.bits for p in parts) >= group.bits - PARTED else [group]
+
+
+def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
+    """A group less whoever is not of one piece with it; as it was, where that would take it apart: then it is weighed as a mixture."""
+    kept = next(iter(grown(ground.holdings, group.members, rules)), group.members)
+    return weighed(ground, kept, weights) if len(kept) >= max(SMALLEST, 0.5 * len(group.members)) else group
 
 
 def weighed(ground: Ground, members: np.ndarray, weights: Weights) -> Group:
@@ -60,7 +78,7 @@ def settle(
             return standing
         if shared >= OVERLAP * min(len(group.members), len(candidate.members)):
             union = weighed(ground, np.union1d(group.members, candidate.members), weights)
-            if worth(union) > worth(group):
+            if worth(union) > worth(group) or union.bits >= max(group.bits, candidate.bits) - SAME:
                 return apart(ground, [*(g for n, g in enumerate(standing) if n != k), union], weights)
     claimed = np.concatenate([np.zeros(0, np.int64), *(g.members for g in standing)])
     rest = np.setdiff1d(candidate.members, claimed)

@@ -37,6 +37,9 @@ DESCRIBED = 1.9
 KIND_MANY = np.array([KINDS[k].table == "facts" for k in KIND_NAMES])
 KIND_TELLS = np.array([KINDS[k].cap > 0 for k in KIND_NAMES])
 KIND_CEILING = np.array([CEILING if KINDS[k].cap else DESCRIBED for k in KIND_NAMES])
+KIND_CLIQUES = np.array([{"identity": 0.0, "template": 1.0}.get(KINDS[k].family, 5.0) for k in KIND_NAMES])
+"""How common, beside a wording, a value must be to a group to tell who belongs: a class or an office in it shares its networks and its
+questions, but no two strangers share a card."""
 KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
 
 
@@ -51,7 +54,7 @@ class Rules:
     families: int = 2
     rounds: int = 4
     alone: float = 7.0
-    doubtful: tuple[float, float] = (-4.0, 1.0)
+    doubtful: tuple[float, float] = (-4.0, 4.0)
     slack: float = 2.0
 
 
@@ -76,10 +79,13 @@ class Scored:
         return present[total >= np.clip(divide(total), *rules.doubtful)]
 
     def staying(self, rules: Rules, present: np.ndarray, core: np.ndarray) -> np.ndarray:
-        """Those of ``present`` that score about as the ``core`` does, in which all but a few belong; all show at least one trace."""
+        """Those of ``present`` that score about as the ``core`` does: within four quartile ranges and ``rules.slack`` bits below its middle.
+
+        All show at least one trace.
+        """
         row = np.searchsorted(self.accounts, present)
-        usual = np.quantile(self.total[np.searchsorted(self.accounts, core)], 0.05)
-        least = np.clip(usual - rules.slack, *rules.doubtful)
+        lower, middle = np.quantile(self.total[np.searchsorted(self.accounts, core)], (0.25, 0.5))
+        least = np.clip(middle - 4 * (middle - lower) - rules.slack, *rules.doubtful)
         return present[(self.total[row] >= least) & (self.speaking(rules)[row] >= 1)]
 
     def joining(self, rules: Rules, present: np.ndarray) -> np.ndarray:
@@ -147,7 +153,8 @@ class Tally:
         sizes = support.sum(axis=0)[family]
         others = holdings.holders[values] - np.bincount(number, minlength=len(values))
         outside = (others + 0.5) / (holdings.n - len(members) + 1)
-        least = np.where(KIND_MANY[holdings.kind[values]], max(3.0, common * len(members)) if common else 1.0, 1.0)
+        part = common * len(members) * KIND_CLIQUES[holdings.kind[values]]
+        least = np.where(part > 0, np.maximum(3.0, part), 1.0)
         keep = (inside >= least) & (inside + 1 > 1.5 * outside * sizes)
         values = values[keep]
         return cls(values, inside[keep], outside[keep], sizes[keep], busier(holdings, members)[holdings.kind[values]])
@@ -207,10 +214,11 @@ members who by chance hold none, however usual it is."""
 
 
 def belonging(holdings: Holdings, members: np.ndarray, common: float = 0.0) -> Scored:
-    """As ``score``, of a group that was weighed as a whole: an account also loses for what nearly all members have and it has not.
+    """As ``score``, of a group that was weighed as a whole: an account also loses for what nearly all members have and it has not, and
+    families that read one trace do not add up.
 
-    Of what is asked and from where, values that less than a part ``common`` of the members hold say nothing: strangers who use one public kit beside an operator
-    who does too would otherwise vouch for each other.
+    Of what is asked and from where, values that less than a part ``common`` of the members hold say nothing: strangers who use
+    one public kit beside an operator who does too would otherwise vouch for each other.
     """
     everybody = np.ones((len(members), len(FAMILIES)), bool)
     tally = Tally.of(holdings, members, everybody, common)
@@ -220,8 +228,15 @@ def belonging(holdings: Holdings, members: np.ndarray, common: float = 0.0) -> S
     usual = marked[inside].mean(axis=0)
     lacking = np.where(usual >= USUAL, np.log2(1 - usual + UNUSUAL), 0.0)
     found = by_family(kinds)
-    total = found.sum(axis=1) + np.log2(len(members) / holdings.n) + (~marked) @ lacking
+    traces = np.array([TRACES[f] for f in FAMILIES])
+    once = sum(np.take_along_axis(found[:, traces == t], _loudest(found[:, traces == t]), 1)[:, 0] for t in np.unique(traces))
+    total = once + np.log2(len(members) / holdings.n) + (~marked) @ lacking
     return Scored(candidates, found, total)
+
+
+def _loudest(bits: np.ndarray) -> np.ndarray:
+    """Column of the largest magnitude in each row, (rows, 1): of families that read one trace only one counts."""
+    return np.abs(bits).argmax(axis=1)[:, None]
 
 
 def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:

@@ -29,17 +29,18 @@ FAMILY_CEILING = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a case needs to be a campaign: ``smallest`` accounts, odds of ``act`` bits that it is one operator (``few`` more for fewer than
-    ``many`` accounts, in which less can be seen), and a share of false campaigns among those at least as strong of at most ``q_value``.
+    """What a case needs to be a campaign: ``smallest`` accounts, odds of so many bits that it is one operator as ``act`` has for its size
+    (from so many accounts on, so many bits: in few accounts less can be seen), and a share of false campaigns among those at least as strong of at most ``q_value``.
 
-    ``worth`` bits send it to review. ``cover`` and ``lift`` are what a shared value needs to be named.
+    What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and so must be who they say
+    they are: ``concealment`` bits. ``worth`` bits send a case to review. ``cover`` and ``lift`` are what a shared value needs to be named.
     """
 
     smallest: int = 8
-    act: float = 3.3
-    few: float = 1.7
-    many: int = 20
+    act: tuple[tuple[int, float], ...] = ((50, 2.3), (20, 3.3), (0, 4.0))
     worth: float = -1.0
+    practising: float = 0.2
+    concealment: float = 1.0
     q_value: float = 0.1
     cover: float = 0.15
     lift: float = 3.0
@@ -47,11 +48,13 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``risk`` is by member, in the order of
+    """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``practising`` is the
+    share of its accounts that use wordings which mark it; ``risk`` is by member, in the order of
     ``case.members``."""
 
     case: Case
     odds: float
+    practising: float
     outcome: Outcome
     confidence: float
     q_value: float
@@ -75,19 +78,20 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     found = traits(ground, case.members)
     exhibits = (
         *coordination(case, rules), *signalled(case, holdings, signals), *extraction(case), *concealment(case),
-        *told(found, weights),
     )  # fmt: skip
+    exhibits = (*exhibits, *told(found, weights))
     evidence = strongest(exhibits, Axis.COORDINATION)
+    measured = [e for e in exhibits if e.detector not in TRAITS]
     bits = {
         Axis.COORDINATION: sum(evidence.values()),
-        Axis.EXTRACTION: sum(e.bits for e in exhibits if e.axis is Axis.EXTRACTION),
-        Axis.CONCEALMENT: sum(e.bits for e in exhibits if e.axis is Axis.CONCEALMENT),
+        Axis.EXTRACTION: sum(e.bits for e in measured if e.axis is Axis.EXTRACTION),
+        Axis.CONCEALMENT: sum(e.bits for e in measured if e.axis is Axis.CONCEALMENT),
     }
     evidence |= {"content": max(0.0, bits[Axis.EXTRACTION]) + evidence.get("content", 0.0)}
     odds = weights.total(found)
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings)
     return Verdict(
-        case, odds, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
+        case, odds, found["practising"], Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
         np.zeros(case.size),
     )  # fmt: skip
 
@@ -232,8 +236,9 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    need = rules.act + (rules.few if case.size < rules.many else 0.0)
-    passes = case.size >= rules.smallest and draft.odds >= need and q_value <= rules.q_value
+    need = next(bits for least, bits in rules.act if case.size >= least)
+    seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
+    passes = case.size >= rules.smallest and draft.odds >= need and q_value <= rules.q_value and seen
     if any(a.explains for a in draft.alternatives):
         outcome = Outcome.REVIEW if passes and draft.bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
     elif passes:

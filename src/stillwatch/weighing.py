@@ -8,10 +8,12 @@ simulator did, cannot. What a trait gives is told in bits, by axis.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -130,8 +132,10 @@ class Weights:
 
 @cache
 def weights() -> Weights:
-    """The weights that come with the package."""
-    made = json.loads(files("stillwatch").joinpath("weights.json").read_text(encoding="utf-8"))
+    """The weights that come with the package, or those in the file that the variable STILLWATCH_WEIGHTS names: for measuring others."""
+    other = os.environ.get("STILLWATCH_WEIGHTS")
+    source = Path(other) if other else files("stillwatch").joinpath("weights.json")
+    made = json.loads(source.read_text(encoding="utf-8"))
     columns = {k: np.array([t[k] for t in made["traits"]]) for k in ("bits", "centre", "scale", "spread")}
     nodes = {k: np.array(v) for k, v in made["trees"].items() if k != "start"}
     return Weights(

@@ -1,0 +1,181 @@
+"""Hypotheses to groups: no account in two, the better version stands, and what is left over is weighed on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixtures_engine import PLAIN_WEIGHTS, Town, town, weights_of
+from stillwatch.evidence import Holdings
+from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, groups, weighed, with_others, worth
+from stillwatch.hypotheses import hypotheses
+from stillwatch.membership import Rules, belonging
+from stillwatch.traits import Ground
+from stillwatch.weighing import probability, weights
+
+RULES = Rules()
+
+
+@pytest.fixture(scope="module")
+def planted() -> Iterator[tuple[Town, Ground]]:
+    made = town()
+    with made.log.opened() as engine:
+        yield made, Ground.load(engine, Holdings.load(engine, len(made.log.accounts)))
+
+
+def group(members: np.ndarray, bits: float) -> Group:
+    return Group(members, {}, bits)
+
+
+# What a group is worth
+
+
+@given(st.floats(-60, 60), st.floats(0, 20), st.integers(5, 1000))
+def test_worth_rises_with_the_odds_and_turns_where_one_wrong_undoes_so_many(bits: float, more: float, size: int) -> None:
+    low, high = (worth(group(np.arange(size), b)) for b in (bits, bits + more))
+    assert -PRICE * size <= low <= high <= size
+    assert (low > 0) == (probability(bits) > PRICE / (1 + PRICE))
+    twice = worth(group(np.arange(2 * size), bits))
+    assert twice == pytest.approx(2 * low)
+
+
+# Groups
+
+
+def assert_of_one_piece(found: list[Group]) -> None:
+    everybody = np.concatenate([np.zeros(0, np.int64), *(g.members for g in found)])
+    assert len(np.unique(everybody)) == len(everybody), "no account in two groups"
+    for g in found:
+        assert len(g.members) >= SMALLEST
+        assert (np.diff(g.members) > 0).all()
+        assert g.bits >= PROMISING
+    keys = [(-max(0.0, worth(g)), -g.bits) for g in found]
+    assert keys == sorted(keys), "weightiest first"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_whatever_is_proposed_no_account_is_in_two_groups(planted: tuple[Town, Ground], data: st.DataObject) -> None:
+    made, ground = planted
+    names = sorted(made.clusters)
+    proposals = []
+    for _ in range(data.draw(st.integers(0, 4))):
+        parts = [made.clusters[n] for n in data.draw(st.lists(st.sampled_from(names), max_size=3))]
+        strangers = np.array(sorted(data.draw(st.sets(st.integers(0, 499), max_size=20))), np.int64)
+        whole = np.unique(np.concatenate([strangers, *parts]))
+        if len(whole) >= SMALLEST:
+            proposals.append(whole[: data.draw(st.integers(SMALLEST, len(whole)))])
+    found = groups(ground, proposals, PLAIN_WEIGHTS, RULES)
+    assert_of_one_piece(found)
+    for g in found:
+        assert g.bits == pytest.approx(weighed(ground, g.members, PLAIN_WEIGHTS).bits), "as it stands, not as proposed"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_hypotheses_changes_nothing(planted: tuple[Town, Ground], seed: int) -> None:
+    made, ground = planted
+    proposals = [*made.clusters.values(), np.arange(30), np.r_[np.arange(100, 110), made.clusters["campaign"][:30]]]
+    order = np.random.default_rng(seed).permutation(len(proposals))
+    first, second = (
+        groups(ground, p, PLAIN_WEIGHTS, RULES) for p in (proposals, [proposals[k] for k in order])
+    )  # fmt: skip
+    assert [g.members.tolist() for g in first] == [g.members.tolist() for g in second]
+
+
+def test_a_planted_campaign_stands_and_strangers_proposed_with_it_do_not(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    campaign = made.clusters["campaign"]
+    for shipped in (weights(), PLAIN_WEIGHTS):
+        found = groups(ground, [np.r_[np.arange(6), campaign]], shipped, RULES)
+        assert [g.members.tolist() for g in found] == [campaign.tolist()]
+
+
+def test_what_the_proposal_left_out_joins(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    campaign = made.clusters["campaign"]
+    found = groups(ground, [campaign[5:]], PLAIN_WEIGHTS, RULES)
+    assert [g.members.tolist() for g in found] == [campaign.tolist()]
+
+
+def test_the_whole_way_from_values_finds_the_campaign_as_one_group(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    campaign = made.clusters["campaign"]
+    found = groups(ground, hypotheses(ground.holdings), PLAIN_WEIGHTS, RULES)
+    assert_of_one_piece(found)
+    best = max(len(np.intersect1d(g.members, campaign)) / len(np.union1d(g.members, campaign)) for g in found)
+    assert best >= 0.9
+
+
+def test_strangers_are_no_group(planted: tuple[Town, Ground]) -> None:
+    _, ground = planted
+    assert groups(ground, [np.arange(40), np.arange(100, 130)], PLAIN_WEIGHTS, RULES) == []
+    assert groups(ground, [], PLAIN_WEIGHTS, RULES) == []
+
+
+def test_what_weighs_too_little_does_not_stand(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    light = weights_of(PROMISING - 0.1)
+    assert groups(ground, list(made.clusters.values()), light, RULES) == []
+    just = replace(light, start=PROMISING)
+    assert groups(ground, [made.clusters["campaign"]], just, RULES) != []
+
+
+# Apart
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(5, 40), st.floats(PROMISING, 12)), max_size=5))
+def test_what_two_claim_stays_with_the_weightier(
+    planted: tuple[Town, Ground], claims: list[tuple[int, int, float]]
+) -> None:
+    _, ground = planted
+    standing = [group(np.arange(a, a + size), bits) for a, size, bits in claims]
+    found = apart(ground, standing, weights_of(2.0))
+    everybody = np.concatenate([np.zeros(0, np.int64), *(g.members for g in found)])
+    assert len(np.unique(everybody)) == len(everybody)
+    if standing:
+        best = max(standing, key=lambda g: (max(0.0, worth(g)), g.bits, len(g.members), -int(g.members[0])))
+        assert any(g is best for g in found), "the weightiest keeps all its members"
+    for g in found:
+        assert len(g.members) >= SMALLEST
+        assert any(np.isin(g.members, s.members).all() for s in standing)
+
+
+def test_what_is_left_of_a_group_must_still_be_a_group(planted: tuple[Town, Ground]) -> None:
+    _, ground = planted
+    heavy, light = group(np.arange(20), 9.0), group(np.arange(10, 24), 8.0)
+    assert apart(ground, [light, heavy], weights_of(2.0)) == [heavy], "four are too few"
+    wide = group(np.arange(10, 30), 8.0)
+    found = apart(ground, [wide, heavy], weights_of(2.0))
+    assert [g.members.tolist() for g in found] == [list(range(20)), list(range(20, 30))]
+    assert found[1].bits == pytest.approx(2.0), "weighed again without what it lost"
+    assert apart(ground, [wide, heavy], weights_of(PROMISING - 1)) == [heavy], "and no longer heavy enough"
+
+
+# With others
+
+
+def test_clusters_found_another_way_are_kept_where_no_group_has_taken_them(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    holdings = ground.holdings
+    campaign, site = made.clusters["campaign"], made.clusters["site"]
+    standing = [weighed(ground, campaign, PLAIN_WEIGHTS)]
+    scored = belonging(holdings, site)
+    mixed, mostly = np.r_[campaign[:20], np.sort(site)[:20]], np.r_[campaign[:5], site]
+    others = [(site, scored), (np.sort(mixed), scored), (np.sort(mostly), scored), (campaign[:30], scored)]
+    found = [members.tolist() for members, _ in with_others(holdings, standing, others)]
+    assert found.count(site.tolist()) == 2, "whole, and what was left of the one with five of the campaign's"
+    assert found.count(campaign.tolist()) == 1
+    assert len(found) == 3, "half taken is taken"
+    assert [len(m) for m in found] == sorted((len(m) for m in found), reverse=True)
+    for members, s in with_others(holdings, standing, others):
+        assert np.isin(members, s.accounts).all()
+
+
+def test_nothing_stands_and_nothing_else_was_found(planted: tuple[Town, Ground]) -> None:
+    assert with_others(planted[1].holdings, [], []) == []
