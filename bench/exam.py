@@ -4,9 +4,10 @@
     python bench/exam.py --generator heldout --seeds 11-30 --look-alikes-only --prompts P --traces T --out runs/quiet
     python bench/exam.py --generator drawn --seeds 11-14 --replay 1h --prompts P --traces T --out runs/replay
 
-Generators are the packages beside this file (``drawn``, ``heldout``). ``--weights FILE`` judges by other weights than the package's, such
-as those learnt without this generator. Figures are pooled over worlds: precision with its interval, the share accused in every look-alike
-class, recall by class of campaign, pieces and purity. OUT/exam.jsonl keeps a line for each world; worlds and results go unless --keep.
+Generators are the packages beside this file (``drawn``, ``heldout``). ``--weights FILE`` judges by other weights than
+the package's, such as those learnt without this generator. Figures are pooled over worlds: precision with its
+interval, the share accused in every look-alike class, recall by class of campaign, pieces and purity. OUT/exam.jsonl
+keeps a line for each world; worlds and results go unless --keep.
 """
 
 from __future__ import annotations
@@ -41,8 +42,14 @@ def make(options: argparse.Namespace, seed: int, world: Path) -> None:
 def judge(options: argparse.Namespace, world: Path, result: Path) -> float:
     """Scan or replay the world in a process of its own; its processor seconds."""
     verb = ["replay", "--every", options.replay] if options.replay else ["scan"]
-    command = [sys.executable, "-m", "stillwatch", verb[0], str(world / "exchanges"), *verb[1:], "--accounts",
-               str(world / "accounts.parquet"), "--models", str(world / "models.csv"), "--out", str(result), "--quiet"]  # fmt: skip
+    log = [
+        str(world / "exchanges"),
+        "--accounts",
+        str(world / "accounts.parquet"),
+        "--models",
+        str(world / "models.csv"),
+    ]
+    command = [sys.executable, "-m", "stillwatch", *verb, *log, "--out", str(result), "--quiet"]
     environment = dict(os.environ)
     if options.weights:
         environment["STILLWATCH_WEIGHTS"] = str(options.weights.resolve())
@@ -82,7 +89,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     right, all_ = sum(a["hits"] for a in accused), sum(a["total"] for a in accused)
     worst = min((a["value"] for a in accused if a["value"] is not None), default=None)
     low, high = wilson(right, all_)
-    console.print(f"{len(rows)} worlds, {all_:,} accused, precision {right / max(1, all_):.4f} ({low:.4f}-{high:.4f}), worst world {worst}")
+    console.print(
+        f"{len(rows)} worlds, {all_:,} accused, precision {right / max(1, all_):.4f} ({low:.4f}-{high:.4f}), worst world {worst}"
+    )
     reported = [c for r in rows for c in r["evaluation"]["reported"]]
     console.print(f"campaigns reported {len(reported)}, false {sum(c['is_false'] for c in reported)}")
     console.print(recalls(rows))
@@ -92,7 +101,18 @@ def show(rows: list[dict[str, Any]]) -> None:
 def recalls(rows: list[dict[str, Any]]) -> Table:
     """Recall, pieces and purity by class of campaign."""
     table = Table(title="Campaigns by class", title_justify="left")
-    for name in ("class", "campaigns", "accounts", "recall pooled", "mean", "median", "lowest", "found", "pieces, most", "purity, lowest"):
+    for name in (
+        "class",
+        "campaigns",
+        "accounts",
+        "recall pooled",
+        "mean",
+        "median",
+        "lowest",
+        "found",
+        "pieces, most",
+        "purity, lowest",
+    ):
         table.add_column(name)
     by: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(list)
     for row in rows:
@@ -102,13 +122,13 @@ def recalls(rows: list[dict[str, Any]]) -> Table:
             if planted["accounts"] >= LEAST and set(planted.get("shares", ())) & {"wording", "cards", "addresses"}:
                 by["(50 or more that share)"].append((c, planted))
     for name, found in sorted(by.items()):
-        recall = np.array([c["recall"]["value"] for c, _ in found])
+        each = np.array([c["recall"]["value"] for c, _ in found])
         hits, total = sum(c["recall"]["hits"] for c, _ in found), sum(c["recall"]["total"] for c, _ in found)
         purity = [c["purity"]["value"] for c, _ in found if c["purity"]["value"] is not None]
         pieces = [len(c["pieces"]) for c, _ in found]
         table.add_row(
-            name, str(len(found)), f"{total:,}", f"{hits / max(1, total):.3f}", f"{recall.mean():.3f}", f"{np.median(recall):.3f}",
-            f"{recall.min():.3f}", str(sum(p > 0 for p in pieces)), str(max(pieces)), f"{min(purity, default=float('nan')):.3f}",
+            name, str(len(found)), f"{total:,}", f"{hits / max(1, total):.3f}", f"{each.mean():.3f}", f"{np.median(each):.3f}",
+            f"{each.min():.3f}", str(sum(p > 0 for p in pieces)), str(max(pieces)), f"{min(purity, default=float('nan')):.3f}",
         )  # fmt: skip
     return table
 
@@ -128,7 +148,14 @@ def look_alikes(rows: list[dict[str, Any]]) -> Table:
             risk[p["name"]] = max(risk[p["name"]], p["highest_risk"] or 0.0)
     for name in sorted(total, key=lambda n: -hits[n] / max(1, total[n])):
         low, high = wilson(hits[name], total[name])
-        table.add_row(name, f"{total[name]:,}", str(hits[name]), f"{hits[name] / max(1, total[name]):.4f}", f"{low:.4f}-{high:.4f}", f"{risk[name]:.3f}")
+        table.add_row(
+            name,
+            f"{total[name]:,}",
+            str(hits[name]),
+            f"{hits[name] / max(1, total[name]):.4f}",
+            f"{low:.4f}-{high:.4f}",
+            f"{risk[name]:.3f}",
+        )
     return table
 
 
@@ -141,15 +168,19 @@ def times(rows: list[dict[str, Any]]) -> None:
         if row["evaluation"].get("timeliness")
         for c in row["evaluation"]["timeliness"]["campaigns"]
     ]
-    sharing = [c for c, p in each if p["accounts"] >= LEAST and set(p.get("shares", ())) & {"wording", "cards", "addresses"}]
+    sharing = [
+        c for c, p in each if p["accounts"] >= LEAST and set(p.get("shares", ())) & {"wording", "cards", "addresses"}
+    ]
     for name, some in (("all", [c for c, _ in each]), ("50 or more that share", sharing)):
         served, harvest = sum(c["served"] for c in some), sum(c["harvest"] for c in some)
         before = [1.0 if c["before_named_share"] is None else c["before_named_share"] for c in some]
-        heads = [c["heads"]["exchanges_median"] for c in some if c["heads"] and c["heads"]["exchanges_median"] is not None]
+        heads = [
+            c["heads"]["exchanges_median"] for c in some if c["heads"] and c["heads"]["exchanges_median"] is not None
+        ]
         console.print(
-            f"{name}: {len(some)} campaigns, served before flagged {served / max(1, harvest):.3f} of {harvest:,}, named before (median) "
-            f"{np.median(before) if before else float('nan'):.3f} of the harvest; new heads: {len(heads)} campaigns, median exchanges "
-            f"{np.median(heads) if heads else float('nan'):.1f}"
+            f"{name}: {len(some)} campaigns, served before flagged {served / max(1, harvest):.3f} of {harvest:,}, "
+            f"named before (median) {np.median(before) if before else float('nan'):.3f} of the harvest; "
+            f"new heads: {len(heads)} campaigns, median exchanges {np.median(heads) if heads else float('nan'):.1f}"
         )
 
 

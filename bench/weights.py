@@ -4,10 +4,11 @@
     python bench/weights.py fit runs/groups/*.parquet --out src/stillwatch/weights.json
     python bench/weights.py check runs/groups/*.parquet --svg docs/calibration.svg
 
-A WORLD is a folder with exchanges/, accounts.parquet, models.csv and truth.parquet: `stillwatch simulate`, `python -m drawn`
-and `python -m heldout` write such. A group counts as one operator's if four fifths of it are of one planted campaign. Worlds
-whose folder's name begins alike (drawn-7, drawn-8) have one generator. ``check`` learns without each generator in turn, and says how
-what is said of its groups holds: calibration, Brier score, and false among those accused against what was expected.
+A WORLD is a folder with exchanges/, accounts.parquet, models.csv and truth.parquet: `stillwatch simulate`, `python -m
+drawn` and `python -m heldout` write such. A group counts as one operator's if four fifths of it are of one planted
+campaign. Worlds whose folder's name begins alike (drawn-7, drawn-8) have one generator. ``check`` learns without each
+generator in turn, and says how what is said of its groups holds: calibration, Brier score, and false among those
+accused against what was expected.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def collect(world: Path, out: Path) -> None:
     better = (improved(ground, g, weights(), rules) for _, g in groups if g.bits >= RAW - 1)
     groups += [("improved", g) for g in better if np.isfinite(g.bits)]
     campaign, population = labels(world, intake.accounts.names)
-    rows = [{"world": world.name, "kind": kind, **truth(g.members, campaign, population), **g.traits} for kind, g in groups]
+    rows = [
+        {"world": world.name, "kind": kind, **truth(g.members, campaign, population), **g.traits} for kind, g in groups
+    ]
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), out / f"{world.name}.parquet")
 
@@ -108,7 +111,9 @@ class Rows:
 
     def _even(self) -> np.ndarray:
         """The groups of one campaign, or of one population of a world, count as the root of their number: they are much alike."""
-        _, number, count = np.unique(np.char.add(self.world, np.char.add("/", self.of)), return_inverse=True, return_counts=True)
+        _, number, count = np.unique(
+            np.char.add(self.world, np.char.add("/", self.of)), return_inverse=True, return_counts=True
+        )
         return 1 / np.sqrt(count[number])
 
 
@@ -128,7 +133,9 @@ def line(rows: Rows, use: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         return value, np.append(z.T @ slope + b[:-1] / PULL, slope.sum())
 
     bounds = [(0, None) if s > 0 else (None, 0) for s in rows.signs] + [(None, None)]
-    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000})
+    found = minimize(
+        loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000}
+    )
     return centre, scale, found.x
 
 
@@ -213,7 +220,9 @@ def check(files: list[Path], svg: Path | None) -> None:
         given = left_out(rows, by)
         p = np.zeros(len(given))
         for part in np.unique(by):
-            slope, shift = calibrated(given[told & (by != part)], rows.y[told & (by != part)], rows.w[told & (by != part)])
+            slope, shift = calibrated(
+                given[told & (by != part)], rows.y[told & (by != part)], rows.w[told & (by != part)]
+            )
             p[by == part] = 1 / (1 + 2.0 ** -(slope * given[by == part] + shift))
         report(name, p[told], rows.y[told], rows.w[told], rows.of[told])
         if svg is not None and name == "world":
@@ -225,13 +234,19 @@ def bins(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.nd
     at = np.minimum((p * 10).astype(int), 9)
     weight = np.bincount(at, w, 10)
     seen = weight > 0
-    return (np.bincount(at, w * p, 10)[seen] / weight[seen], np.bincount(at, w * y, 10)[seen] / weight[seen], weight[seen])
+    return (
+        np.bincount(at, w * p, 10)[seen] / weight[seen],
+        np.bincount(at, w * y, 10)[seen] / weight[seen],
+        weight[seen],
+    )
 
 
 def report(name: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, of: np.ndarray) -> None:
     """Print Brier score, calibration and false discoveries."""
     brier = np.average((p - y) ** 2, weights=w)
-    print(f"left out by {name}: {len(p)} groups, Brier {brier:.4f} (always the base rate: {np.average((y - np.average(y, weights=w)) ** 2, weights=w):.4f})")
+    rate = np.average(y, weights=w)
+    naive = np.average((y - rate) ** 2, weights=w)
+    print(f"left out by {name}: {len(p)} groups, Brier {brier:.4f} (always the base rate: {naive:.4f})")
     for said, held, weight in zip(*bins(p, y, w)):
         print(f"   said {said:.2f}  held {held:.2f}  weight {weight:.0f}")
     for least in (0.5, 0.9, 0.95):
@@ -239,12 +254,15 @@ def report(name: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, of: np.ndarra
         if act.any():
             wrong = np.unique(of[act & ~y], return_counts=True)
             told = ", ".join(f"{n} {c}" for n, c in sorted(zip(*wrong), key=lambda i: -i[1]))
-            print(f"   at {least}: {act.sum()} groups, false expected {np.average(1 - p[act], weights=w[act]):.3f}, "
-                  f"observed {np.average(~y[act], weights=w[act]):.3f} ({told})")
+            print(
+                f"   at {least}: {act.sum()} groups, false expected {np.average(1 - p[act], weights=w[act]):.3f}, "
+                f"observed {np.average(~y[act], weights=w[act]):.3f} ({told})"
+            )
 
 
 def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
     """The calibration plot: what was said against what held, dots by weight."""
+
     def x(v: float) -> float:
         return 60 + 300 * v
 
@@ -252,19 +270,23 @@ def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
         return 330 - 300 * v
 
     dots = "".join(
-        f'<circle cx="{x(s):.1f}" cy="{y(h):.1f}" r="{3 + 9 * np.sqrt(n / weight.max()):.1f}" fill="#2b7a78" fill-opacity=".7"/>'
+        f'<circle cx="{x(s):.1f}" cy="{y(h):.1f}" r="{3 + 9 * np.sqrt(n / weight.max()):.1f}" fill="#2b7a78" '
+        'fill-opacity=".7"/>'
         for s, h, n in zip(said, held, weight)
     )
     ticks = "".join(
-        f'<text x="{x(v):.0f}" y="350" text-anchor="middle">{v:.1f}</text><text x="50" y="{y(v) + 4:.0f}" text-anchor="end">{v:.1f}</text>'
+        f'<text x="{x(v):.0f}" y="350" text-anchor="middle">{v:.1f}</text>'
+        f'<text x="50" y="{y(v) + 4:.0f}" text-anchor="end">{v:.1f}</text>'
         for v in (0, 0.25, 0.5, 0.75, 1)
     )
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 390" font-family="sans-serif" font-size="12" fill="#666" role="img">'
-        "<title>Calibration on worlds left out</title>"
-        f'<rect x="60" y="30" width="300" height="300" fill="none" stroke="#999"/><path d="M60 330 L360 30" stroke="#999" stroke-dasharray="4 4"/>'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 390" font-family="sans-serif" font-size="12" '
+        'fill="#777" role="img"><title>Calibration on worlds left out</title>'
+        '<rect x="60" y="30" width="300" height="300" fill="none" stroke="#999"/>'
+        '<path d="M60 330 L360 30" stroke="#999" stroke-dasharray="4 4"/>'
         f'{dots}{ticks}<text x="210" y="375" text-anchor="middle">probability that was said</text>'
-        '<text x="16" y="180" transform="rotate(-90 16 180)" text-anchor="middle">share that is one operator</text></svg>\n'
+        '<text x="16" y="180" transform="rotate(-90 16 180)" text-anchor="middle">share that is one operator</text>'
+        "</svg>\n"
     )
 
 

@@ -177,8 +177,8 @@ class Plan:
         for j in range(6):
             net = f"{name} net {(k + j) % self.nets}" if self.nets else f"home {rng.integers(250)}"
             log.exchange(
-                who, wording=f"{name} wording {rng.integers(3)}", net=net, capability=self.capability, elicitation=self.elicitation,
-                prompt=f"{name} {k} {j}", output_tokens=900, country="far",
+                who, wording=f"{name} wording {rng.integers(3)}", net=net, capability=self.capability,
+                elicitation=self.elicitation, prompt=f"{name} {k} {j}", output_tokens=900, country="far",
             )  # fmt: skip
         return who
 

@@ -116,7 +116,11 @@ def test_no_sentence_names_a_value_and_only_members_carry_a_name(named: Named) -
     """Hashes too: what is written leaves the house."""
     campaign = named.called("campaign")
     values = {str(hashed(f"campaign {kind} {k}")) for kind in ("card", "net") for k in range(40)}
-    values |= {*(str(hashed(f"campaign wording {k}")) for k in range(3)), str(hashed("far")), *(str(hashed(f"free{k}")) for k in range(3))}
+    values |= {
+        *(str(hashed(f"campaign wording {k}")) for k in range(3)),
+        str(hashed("far")),
+        *(str(hashed(f"free{k}")) for k in range(3)),
+    }
     text = str(replace(campaign, members=())) + str([m.reasons for m in campaign.members])
     assert not [v for v in values if v in text]
     told = (

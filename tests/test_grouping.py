@@ -36,7 +36,9 @@ def group(members: np.ndarray, bits: float) -> Group:
 
 
 @given(st.floats(-60, 60), st.floats(0, 20), st.integers(5, 1000))
-def test_worth_rises_with_the_odds_and_turns_where_one_wrong_undoes_so_many(bits: float, more: float, size: int) -> None:
+def test_worth_rises_with_the_odds_and_turns_where_one_wrong_undoes_so_many(
+    bits: float, more: float, size: int
+) -> None:
     low, high = (worth(group(np.arange(size), b)) for b in (bits, bits + more))
     assert -PRICE * size <= low <= high <= size
     assert (low > 0) == (probability(bits) > PRICE / (1 + PRICE))

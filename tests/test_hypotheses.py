@@ -123,7 +123,9 @@ def renumbered(rows: list[Row], seed: int) -> tuple[list[Row], np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_which_values_belong_together_hangs_on_no_account_s_number(planted: list[Row], two: Holdings, seed: int) -> None:
+def test_which_values_belong_together_hangs_on_no_account_s_number(
+    planted: list[Row], two: Holdings, seed: int
+) -> None:
     rows, to = renumbered(planted, seed)
     again = holdings_of(rows, N)
     left, right, weight = belongings(two, rare_values(two))
@@ -141,7 +143,9 @@ def test_which_values_belong_together_hangs_on_no_account_s_number(planted: list
 def test_proposals_hang_on_no_account_s_number(planted: list[Row], two: Holdings, seed: int) -> None:
     """A log read in another order gives the same proposals under other numbers."""
     rows, to = renumbered(planted, seed)
-    assert {g.tobytes() for g in hypotheses(holdings_of(rows, N))} == {np.sort(to[g]).tobytes() for g in hypotheses(two)}
+    assert {g.tobytes() for g in hypotheses(holdings_of(rows, N))} == {
+        np.sort(to[g]).tobytes() for g in hypotheses(two)
+    }
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

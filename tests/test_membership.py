@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from fixtures_engine import holdings_of
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.kinds import KINDS
-from stillwatch.membership import Rules, Scored, busier, score, vouched
+from stillwatch.membership import (
+    DESCRIBED,
+    Rules,
+    Scored,
+    Tally,
+    belonging,
+    busier,
+    by_family,
+    divide,
+    match,
+    score,
+    vouched,
+)  # fmt: skip
 from stillwatch.parting import split
 from stillwatch.refining import refine
 from stillwatch.types import FAMILIES
@@ -174,6 +186,110 @@ def test_busier_compares_holdings_and_only_of_kinds_that_an_account_holds_severa
     expected = 4.0 if KINDS[kind].table == "facts" else 1.0
     assert ratio[KIND_NAMES.index(kind)] == pytest.approx(expected)
     assert (np.delete(ratio, KIND_NAMES.index(kind)) == 1).all()
+
+
+# Groups that were weighed as a whole
+
+
+@given(st.lists(st.integers(-40, 40).map(lambda x: x / 2), min_size=1, max_size=40))
+def test_divide_parts_values_where_the_two_sides_differ_most(values: list[float]) -> None:
+    """Otsu's bound, against every way to part them."""
+    bound = divide(np.array(values))
+    assert bound in values
+    low, high = [v for v in values if v < bound], [v for v in values if v >= bound]
+    if len(values) < 4 or len(set(values)) == 1:
+        assert not low
+        return
+
+    def between(left: list[float], right: list[float]) -> float:
+        return len(left) * len(right) * float(np.mean(left) - np.mean(right)) ** 2
+
+    ordered = sorted(values)
+    best = max(between(ordered[:k], ordered[k:]) for k in range(1, len(ordered)))
+    assert between(low, high) == pytest.approx(best)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=4, max_size=30), st.floats(-5, 5))
+def test_what_is_mixed_in_is_told_from_the_core_within_bounds(totals: list[float], shift: float) -> None:
+    bits = np.zeros((len(totals), len(FAMILIES)))
+    scored = Scored(np.arange(len(totals)), bits, np.array(totals) + shift)
+    low, high = Rules().doubtful
+    core = scored.core(Rules(), scored.accounts)
+    assert set(np.flatnonzero(scored.total >= high)) <= set(core.tolist()) <= set(np.flatnonzero(scored.total >= low))
+    assert not len(core) or scored.total[core].min() >= max(np.delete(scored.total, core), default=-np.inf)
+
+
+def test_who_stays_shows_a_trace_and_scores_about_as_the_core_does() -> None:
+    like, silent, unlike = {"identity": 6, "network": 6}, {"tempo": 1.5, "template": 1.5}, {"network": 2.1}
+    scored = hand(*[like] * 20, silent, unlike)
+    scored.total[20], scored.total[21] = 9.0, -30.0
+    core = np.arange(20)
+    assert scored.staying(Rules(), np.arange(22), core).tolist() == list(range(20))
+
+
+def test_who_joins_has_two_traces_or_wordings_that_hardly_anybody_has() -> None:
+    scored = hand(
+        {"identity": 6, "network": 6},
+        {"identity": 12},
+        {"template": Rules().alone + 3},
+        {"template": 6.9, "content": 6.9},
+    )
+    assert scored.joining(Rules(), np.array([], int)).tolist() == [0, 2]
+    assert scored.joining(Rules(), np.array([0])).tolist() == [2], "whoever is there already does not join"
+
+
+def test_who_lacks_what_nearly_all_members_have_loses_by_it(planted: Holdings) -> None:
+    """Account 70 is on two of their networks and asks nothing of theirs."""
+    rows = EVERYBODY + operator(range(60), "op") + [(70, "net", "op net 1"), (70, "net", "op net 2")]
+    holdings = holdings_of(rows, N)
+    plainly, whole = score(holdings, np.arange(60)), belonging(holdings, np.arange(60))
+    assert of_account(whole, 70)["total"] < of_account(plainly, 70)["total"]
+    assert of_account(whole, 5)["total"] == pytest.approx(of_account(plainly, 5)["total"], abs=1)
+    assert not np.isin(70, whole.joining(Rules(), np.arange(60)))
+
+
+def test_a_public_kit_that_few_of_them_use_does_not_vouch_for_its_users() -> None:
+    """Three of a hundred use a kit that strangers proposed with them use too: less than a part ``common`` of them."""
+    kit = np.arange(200, 203)
+    rows = EVERYBODY + operator(range(100), "op")
+    rows += [(int(a), "prompt", f"list {j}") for a in [*range(3), *kit] for j in range(5)]
+    holdings = holdings_of(rows, N)
+    members = np.r_[np.arange(100), kit]
+    loose, strict = (of_account(belonging(holdings, members, c), 200)["content"] for c in (0.0, 0.2))
+    assert loose > strict
+    assert strict <= 0
+
+
+def test_a_tally_counts_members_and_leaves_out_what_others_have_as_often(planted: Holdings) -> None:
+    members = np.arange(60)
+    tally = Tally.of(planted, members, np.ones((60, len(FAMILIES)), bool))
+    inside = {int(v): int(n) for v, n in zip(tally.values, tally.inside)}
+    for value, count in inside.items():
+        holders = planted.holders_of(np.array([value]))[1]
+        assert count == int((holders < 60).sum())
+    wording = [v for v in inside if KIND_NAMES[planted.kind[v]] == "wording" and inside[v] == 60]
+    assert len(wording) == 1
+    common = np.flatnonzero(planted.holders > 200)
+    usual = [
+        v for v in common if (planted.holders_of(np.array([v]))[1] < 60).sum() <= 1.2 * planted.holders[v] * 60 / N
+    ]
+    assert usual
+    assert not set(usual) & set(inside)
+
+
+def test_bits_by_kind_are_none_where_none_is_held_and_families_take_the_strongest(planted: Holdings) -> None:
+    members, support = np.arange(60), np.ones((60, len(FAMILIES)), bool)
+    candidates, kinds = match(planted, members, Tally.of(planted, members, support), support)
+    assert np.isneginf(kinds[:, KIND_NAMES.index("phone")]).all()
+    assert kinds[:, KIND_NAMES.index("client")].max() <= DESCRIBED
+    found = by_family(kinds)
+    assert np.isfinite(found).all()
+    held = np.where(np.isneginf(kinds), -np.inf, kinds)
+    for f, name in enumerate(FAMILIES):
+        mine = [k for k, kind in enumerate(KIND_NAMES) if KINDS[kind].family == name]
+        best = held[:, mine].max(axis=1, initial=-np.inf)
+        assert np.allclose(found[:, f], np.where(np.isneginf(best), 0, best))
+    assert np.array_equal(candidates, np.unique(candidates))
 
 
 # Parting

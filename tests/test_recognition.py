@@ -183,7 +183,9 @@ def later() -> tuple[Town, dict[str, np.ndarray]]:
     log.accounts[seats[1]]["customer"] = seats[0]
     for who in (new, *seats):
         for k in range(6):
-            log.exchange(who, wording=f"campaign wording {k % 3}", net=f"campaign net {k}", elicitation=0.9, capability=6)
+            log.exchange(
+                who, wording=f"campaign wording {k % 3}", net=f"campaign net {k}", elicitation=0.9, capability=6
+            )
     log.exchange(other, 4, wording="common 1", net="home 7", elicitation=0.0, capability=10)
     return made, {"new": np.array([new]), "other": np.array([other]), "seats": np.array(seats)}
 
@@ -216,7 +218,9 @@ def test_a_declared_organisation_s_seats_are_never_accused(
     seats = later[1]["seats"]
     assert (greeted(known, later).owner[seats] == NEVER).all()
     without = greeted(known, later, seats=np.zeros(0, np.int64))
-    assert without.owner[seats[0]] == 3, "what they do is what the campaign does: it is the declaration that spares them"
+    assert without.owner[seats[0]] == 3, (
+        "what they do is what the campaign does: it is the declaration that spares them"
+    )
 
 
 def test_who_was_looked_at_is_looked_at_again_only_with_something_new(

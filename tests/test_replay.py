@@ -127,7 +127,9 @@ Run = Callable[..., Told]
 def quick_to_accuse() -> Iterator[None]:
     """Weights under which a small log has campaigns to follow, right ones and wrong ones: these tests are of time alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weighing, "weights", lambda: weights_of(-1.0, read=4.0, share_card=4.0, share_wording=2.0, org=-8.0))
+        patch.setattr(
+            weighing, "weights", lambda: weights_of(-1.0, read=4.0, share_card=4.0, share_wording=2.0, org=-8.0)
+        )
         yield
 
 

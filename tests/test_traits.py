@@ -203,7 +203,17 @@ def test_traits_are_numbers_for_any_group(planted: tuple[Town, Ground], data: st
     assert set(found) >= set(TRAITS)
     assert all(np.isfinite(v) for v in found.values()), found
     assert all(-1e-9 <= found[f"share_{k}"] <= 1 for k in ("card", "phone", "net", "prompt", "wording", "system"))
-    for name in ("exclusive", "practising", "practice", "one_payer", "one_domain", "one_site", "org", "vouched", "taught"):
+    for name in (
+        "exclusive",
+        "practising",
+        "practice",
+        "one_payer",
+        "one_domain",
+        "one_site",
+        "org",
+        "vouched",
+        "taught",
+    ):
         assert -1e-9 <= found[name] <= 1 + 1e-9, name
     assert np.isfinite(weights().total(found))
 
@@ -269,8 +279,6 @@ def test_an_organisation_s_accounts_are_one_customer() -> None:
         ground = Ground.load(engine, Holdings.load(engine, len(log.accounts)))
     assert ground.totals["n"][seats].tolist() == [8, 0, 0, 0]
     assert traits(ground, np.r_[TEN, seats[0]])["org"] == pytest.approx(4 / 11)
-
-
 
 
 @pytest.mark.parametrize("more", [1, 400])

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillwatch.windows import Window, lateness
+from stillwatch.errors import UsageError
+from stillwatch.windows import Window, lateness, parse_length
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
@@ -51,3 +52,21 @@ def test_refuses_what_cannot_be() -> None:
 def test_an_early_arrival_is_not_late() -> None:
     assert lateness(NOON, NOON + timedelta(seconds=3)) == timedelta(seconds=3)
     assert lateness(NOON, NOON - timedelta(seconds=3)) == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1h", 3600), ("30m", 1800), ("90s", 90), ("2d", 172_800), (" 1.5 H ", 5400), ("1s", 1), ("366d", 366 * 86_400)],
+)
+def test_a_length_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert parse_length(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "1", "1w", "-1h", "0h", "0.5s", "367d", "1h30m", "1e3s", "nan s", "٣٤ years"]
+)
+def test_what_is_no_length_is_refused_with_a_hint(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_length(text)
+    assert repr(text) in str(refused.value)
+    assert refused.value.hint

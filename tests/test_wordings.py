@@ -12,7 +12,7 @@ import pytest
 from stillwatch.fingerprints.prompt import read
 from stillwatch.privacy import Privacy
 from stillwatch.tables import SKETCH_WIDTH
-from stillwatch.wordings import TABLE, Families, resolve
+from stillwatch.wordings import TABLE, Families, no_wrappers, resolve
 
 PRIVACY = Privacy(b"a key for the tests of wordings")
 Write = Callable[[], list[str]]
@@ -285,3 +285,55 @@ def test_rare_wrappers_and_huge_families_side_by_side() -> None:
     found = resolve(sketch, rng.integers(0, 9000, 40000).astype(np.int32)).family
     assert len(set(found[:20000].tolist())) == len(set(found[20000:20040].tolist())) == 1
     assert len(set(found.tolist())) == 3
+
+
+@cache
+def many_wrappers() -> tuple[np.ndarray, np.ndarray]:
+    """Rows and accounts: wrappers of many kinds among free text, in a random order."""
+    speaker = Speaker(7)
+    speaker.rng = np.random.default_rng(71)
+    kinds = (plain(40), plain(12, 12), prefixed(30), reworded(60, 20))
+    writers = [kinds[k % len(kinds)](speaker) for k in range(16)]
+    sketch = np.concatenate([sketches([" ".join(write()) for write in writers for _ in range(40)]), strangers()])
+    account = np.concatenate(
+        [np.arange(640) // 40 * 10 + np.arange(640) % 10, 10**6 + np.arange(len(strangers())) // 5]
+    )
+    order = speaker.rng.permutation(len(account))
+    return sketch[order], account[order].astype(np.int32)
+
+
+def test_wrappers_know_again_the_rows_they_were_found_in() -> None:
+    sketch, account = many_wrappers()
+    found = resolve(sketch, account)
+    again = found.wrappers.assign(sketch)
+    in_one = found.family != 0
+    assert in_one.sum() >= 400
+    assert (again[in_one] == found.family[in_one]).mean() >= 0.9
+    assert (again[~in_one] != 0).mean() < 0.02
+
+
+def test_wrappers_know_again_rows_that_come_later() -> None:
+    """Resolved on the first half; the second half's rows are told the family they would have had."""
+    sketch, account = many_wrappers()
+    half = len(account) // 2
+    early, whole = resolve(sketch[:half], account[:half]), resolve(sketch, account)
+    later = early.wrappers.assign(sketch[half:])
+    known = np.isin(whole.family[half:], early.table["family"].to_numpy())
+    assert known.sum() >= 200
+    assert (later[known] == whole.family[half:][known]).mean() >= 0.9
+
+
+def test_each_row_is_assigned_by_itself() -> None:
+    sketch, account = many_wrappers()
+    wrappers = resolve(sketch, account).wrappers
+    whole = wrappers.assign(sketch)
+    order = np.random.default_rng(1).permutation(len(sketch))[:500]
+    assert np.array_equal(wrappers.assign(sketch[order]), whole[order])
+    assert np.array_equal(wrappers.assign(sketch[:1]), whole[:1])
+
+
+def test_what_was_never_resolved_knows_nothing_again() -> None:
+    sketch, _ = many_wrappers()
+    assert not no_wrappers().assign(sketch[:50]).any()
+    assert resolve(sketch[:0], np.zeros(0, np.int32)).wrappers.assign(sketch[:50]).tolist() == [0] * 50
+    assert len(resolve(*many_wrappers()).wrappers.assign(sketch[:0])) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,9 +17,10 @@ SITE_PEOPLE = 8
 """A site (an office, a campus, a venue) is at most so many networks, and at least so many people for each."""
 
 
-def consider(case: Case, extraction: float, holdings: Holdings) -> tuple[Alternative, ...]:
-    """Every alternative, those that explain first; ``extraction`` is the case's bits on that axis."""
+def consider(case: Case, extraction: float, holdings: Holdings, traits: Mapping[str, float]) -> tuple[Alternative, ...]:
+    """Every alternative, those that explain first; ``extraction`` is the case's bits on that axis, ``traits`` what it is like."""
     found = [alternative for look in ALTERNATIVES if (alternative := look(case, extraction, holdings)) is not None]
+    found.append(one_workplace(traits, extraction))
     return tuple(sorted(found, key=lambda a: not a.explains))
 
 
@@ -88,6 +89,30 @@ def public_tool(case: Case, _extraction: float, holdings: Holdings) -> Alternati
     own = float(np.average(inside[keep] / holdings.holders[values[keep]], weights=inside[keep]))
     text = f"of those who use the wordings they share, {own:.0%} are among them"
     return Alternative("a public tool", False, text)
+
+
+ASKED = 3.0
+"""Bits of extraction from which on what is asked is not like others' work."""
+OWN_WORK, OWN_WAYS, OWN_WORDS = 2.5, 0.7, 1.0
+"""Where people of one place have work of their own: log2 of how often an account comes back to a wording at least,
+log2 of how far who uses which is from dealt out at least, and bits by which it may read like training data being made
+at most."""
+
+
+def one_workplace(traits: Mapping[str, float], extraction: float) -> Alternative:
+    """They come back to wordings each of their own, and do not ask for training data: colleagues, whoever pays for them."""
+    explains = (
+        traits["repeats"] >= OWN_WORK
+        and traits["dispatch"] >= OWN_WAYS
+        and traits["marked"] < OWN_WORDS
+        and extraction < ASKED
+    )
+    text = (
+        f"an account comes back to a wording {2 ** traits['repeats']:.1f} times, who uses which is "
+        f"{2 ** traits['dispatch']:.1f} times as uneven as if dealt out, and {2 ** traits['marked']:.1f} times as much "
+        "as of others' reads like training data being made"
+    )
+    return Alternative("work of their own", explains, text)
 
 
 ALTERNATIVES: tuple[Callable[[Case, float, Holdings], Alternative | None], ...] = (

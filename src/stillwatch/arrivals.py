@@ -101,7 +101,16 @@ class Arrivals:
             known = shared[np.minimum(np.searchsorted(shared, keys), len(shared) - 1)] == keys
             row, kind, keys = row[known], kind[known], keys[known]
         _, first = np.unique(pair_of(row, keys), return_index=True)
-        return Seen(customers, row[first], kind[first], keys[first], asker, self.wording[rows], self.system[rows], self.elicited[rows])
+        return Seen(
+            customers,
+            row[first],
+            kind[first],
+            keys[first],
+            asker,
+            self.wording[rows],
+            self.system[rows],
+            self.elicited[rows],
+        )
 
 
 def pair_of(account: np.ndarray, keys: np.ndarray) -> np.ndarray:

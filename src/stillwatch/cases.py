@@ -251,8 +251,8 @@ def coincidences(holdings: Holdings, members: np.ndarray, kind: int, cap: np.nda
 
 def concentration(country: np.ndarray, members: np.ndarray, n: int) -> float:
     """How much likelier two members share a country than two customers do, at least 1: neighbours share networks."""
-    mine = np.bincount(country[members], minlength=country.max() + 1) / len(members)
-    all_ = np.bincount(country, minlength=country.max() + 1) / len(country)
+    mine = np.bincount(country[members], minlength=country.max() + 1)[1:] / len(members)
+    all_ = np.bincount(country, minlength=country.max() + 1)[1:] / n
     return max(1.0, float((mine[all_ > 0] ** 2 / all_[all_ > 0]).sum()))
 
 

@@ -64,7 +64,7 @@ class Holdings:
             by_value=account,
             account_at=np.searchsorted(account[by_account_order], np.arange(accounts + 1)),
             by_account=number[by_account_order],
-            country=np.unique(country, return_inverse=True)[1],
+            country=np.unique(np.append(0, country), return_inverse=True)[1][1:],
         )
 
     def holders_of(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,5 @@
-"""Hypotheses to groups that do not overlap: each weighed as it is proposed, without its doubtful members, and grown; the best version stands.
+"""Hypotheses to groups that do not overlap: each weighed as it is proposed, without its doubtful members, and grown;
+the best version stands.
 
 Whoever is left out of a better group is not lost: the rest of an overlapping hypothesis is weighed again on its own.
 """
@@ -10,24 +11,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillwatch.evidence import Holdings
-from stillwatch.membership import Rules, Scored, belonging
+from stillwatch.membership import COMMON, Rules, Scored, belonging
 from stillwatch.parting import split
-from stillwatch.traits import Ground, traits
+from stillwatch.traits import Ground, markers, traits
 from stillwatch.weighing import Weights, probability
 
 SAME = 0.3
 """Bits that the union of two overlapping groups may lack and still be taken for the one they are parts of."""
-PARTED = 1.0
+OWNED = 0.6
+"""Share of a wording's users who are in one group, for it to be theirs and nobody else's."""
+PARTED = 4.0
 """Bits that a part may be weaker than a group by which it is parted from others: it is smaller, and says less."""
 RAW, PROMISING = -3.5, -1.0
 """Bits from which on a hypothesis is worth a closer look, half of it may be somebody else; and from which on a group stands."""
 PRICE = 12.0
 """How many accounts rightly accused one wrongly accused undoes, where one of two versions of a group is chosen."""
-COMMON = 0.01
-"""Share of a group's members that a value must be common to, to show who belongs."""
 SMALLEST = 5
 OVERLAP = 0.3
 """Share of the smaller of two groups from which on they are one question."""
+
+
+Found = tuple[np.ndarray, Scored]
+"""Members of a cluster, and the scores of its candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +56,45 @@ def groups(ground: Ground, hypotheses: list[np.ndarray], weights: Weights, rules
 
 
 def operators(ground: Ground, group: Group, weights: Weights) -> list[Group]:
-    """The group, or where payers and networks part it, what it parts into: two operators may use one list and one wording."""
+    """The group, or where payers and networks part it, what it parts into: two operators may use one list and one wording.
+
+    Wordings that hardly anybody else uses have one owner, however many payers.
+    """
+    if group.traits["exclusive"] >= OWNED:
+        return [group]
     parts = [weighed(ground, p, weights) for p in split(ground.holdings, group.members) if len(p) >= SMALLEST]
     return parts if len(parts) > 1 and min(p.bits for p in parts) >= group.bits - PARTED else [group]
 
 
+def rejoined(ground: Ground, clusters: list[Found], weights: Weights) -> list[Found]:
+    """Clusters with those made one that use the same wordings, if hardly anybody beside them does."""
+    standing: list[Group] = []
+    for members, _ in sorted(clusters, key=lambda c: -len(c[0])):
+        group = weighed(ground, members, weights)
+        for k, other in enumerate(standing):
+            union = weighed(ground, np.union1d(group.members, other.members), weights)
+            if akin(ground, group, other) and union.bits >= max(group.bits, other.bits) - SAME:
+                standing[k] = union
+                break
+        else:
+            standing.append(group)
+    scored = {members.tobytes(): scores for members, scores in clusters}
+    return [(g.members, scored.get(g.members.tobytes()) or belonging(ground.holdings, g.members)) for g in standing]
+
+
+def akin(ground: Ground, one: Group, other: Group) -> bool:
+    """Whether two groups mark themselves by the same wordings, and these are theirs."""
+    mine, theirs = markers(ground, one.members), markers(ground, other.members)
+    common = np.intersect1d(mine, theirs)
+    if 2 * len(common) < min(len(mine), len(theirs)) or not len(common):
+        return False
+    users = np.concatenate([ground.account[ground.at[m] : ground.at[m + 1]] for m in common])
+    return bool(np.isin(users, np.union1d(one.members, other.members)).mean() >= OWNED)
+
+
 def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
-    """A group less whoever is not of one piece with it; as it was, where that would take it apart: then it is weighed as a mixture."""
+    """A group less whoever is not of one piece with it; as it was, where that would take it apart: then it is weighed
+    as a mixture."""
     kept = next(iter(grown(ground.holdings, group.members, rules)), group.members)
     return weighed(ground, kept, weights) if len(kept) >= max(SMALLEST, 0.5 * len(group.members)) else group
 
@@ -68,9 +105,7 @@ def weighed(ground: Ground, members: np.ndarray, weights: Weights) -> Group:
     return Group(members, found, weights.total(found))
 
 
-def settle(
-    ground: Ground, standing: list[Group], candidate: Group, weights: Weights, rules: Rules
-) -> list[Group]:
+def settle(ground: Ground, standing: list[Group], candidate: Group, weights: Weights, rules: Rules) -> list[Group]:
     """``standing`` with the candidate in it: joined to a group it overlaps, as a group of its own, or not at all."""
     for k, group in enumerate(standing):
         shared = len(np.intersect1d(group.members, candidate.members, assume_unique=True))
@@ -89,7 +124,8 @@ def settle(
 
 
 def worth(group: Group) -> float:
-    """What accusing the group is expected to be worth, in accounts rightly accused: one wrongly accused undoes ``PRICE`` of them."""
+    """What accusing the group is expected to be worth, in accounts rightly accused: one wrongly accused undoes
+    ``PRICE`` of them."""
     p = probability(group.bits)
     return len(group.members) * (p - PRICE * (1 - p))
 
@@ -103,7 +139,8 @@ def improved(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Gr
 def grown(holdings: Holdings, members: np.ndarray, rules: Rules) -> list[np.ndarray]:
     """The members that are in it for reasons of their own; and those with everybody else who is.
 
-    First a core is told from what may be mixed in, then everybody is held against that: strangers no longer dull what marks the others.
+    First a core is told from what may be mixed in, then everybody is held against that: strangers no longer dull what
+    marks the others.
     """
     core = belonging(holdings, members, COMMON).core(rules, members)
     if len(core) < SMALLEST:
@@ -120,18 +157,27 @@ def apart(ground: Ground, standing: list[Group], weights: Weights) -> list[Group
     found = []
     for group in sorted(standing, key=_order):
         mine = np.setdiff1d(group.members, taken)
-        if len(mine) < len(group.members):
-            group = weighed(ground, mine, weights) if len(mine) >= SMALLEST else None
-        if group is not None and group.bits >= PROMISING:
-            found.append(group)
-            taken = np.union1d(taken, group.members)
+        if len(mine) < SMALLEST:
+            continue
+        rest = group if len(mine) == len(group.members) else weighed(ground, mine, weights)
+        if rest.bits >= PROMISING:
+            found.append(rest)
+            taken = np.union1d(taken, rest.members)
     return found
 
 
-def with_others(
-    holdings: Holdings, standing: list[Group], others: list[tuple[np.ndarray, Scored]]
-) -> list[tuple[np.ndarray, Scored]]:
-    """The groups, and of clusters found another way those that no group has taken: mostly honest ones, to be let go with a reason."""
+def without(hypotheses: list[np.ndarray], proven: list[Found]) -> list[np.ndarray]:
+    """The hypotheses about accounts that are in no proven cluster."""
+    if not proven:
+        return hypotheses
+    taken = np.concatenate([members for members, _ in proven])
+    rest = (np.setdiff1d(h, taken) for h in hypotheses)
+    return list({r.tobytes(): r for r in rest if len(r) >= SMALLEST}.values())
+
+
+def with_others(holdings: Holdings, standing: list[Group], others: list[Found]) -> list[Found]:
+    """The groups, and of clusters found another way those that no group has taken: mostly honest ones, to be let go
+    with a reason."""
     found = [(g.members, belonging(holdings, g.members)) for g in standing]
     taken = np.concatenate([np.zeros(0, np.int64), *(g.members for g in standing)])
     for members, scored in others:

@@ -90,7 +90,18 @@ def take_in(source: Source, privacy: Privacy, progress: Progress) -> Intake:
         progress.advance(batch.num_rows)
     if not intake.facts:
         raise InputRejected("no exchange could be judged", hint="\n  ".join(str(r) for r in source.rejects[:10]))
+    renumber(intake)
     return intake
+
+
+def renumber(intake: Intake) -> None:
+    """Number accounts by name: what is found must not hang on the order in which a log happens to hold them."""
+    number = intake.accounts.sorted_order()
+    at = FACTS.schema.get_field_index("account")
+    for k, batch in enumerate(intake.facts):
+        intake.numbers[k] = number[intake.numbers[k]]
+        intake.facts[k] = batch.set_column(at, batch.schema.field(at), pa.array(intake.numbers[k]))
+    intake.systems[:] = [(number[account], text, sketch) for account, text, sketch in intake.systems]
 
 
 def keep(engine: Engine, intake: Intake, declared: Declared, privacy: Privacy) -> None:

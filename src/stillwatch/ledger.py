@@ -99,7 +99,10 @@ class Ledger:
     def _close(self, before: np.ndarray, sizes: np.ndarray, taken: set[int], at: int) -> None:
         """Say what became of campaigns that no longer stand, and of accounts no longer in any."""
         cleared = (before >= 0) & (self.owner == NEVER)
+        unseen = cleared & (self.flagged_at == at)
         self.cleared_at[cleared] = at
+        # Flagged and taken back within one step: nobody could have acted on it.
+        self.flagged_at[unseen] = self.cleared_at[unseen] = NEVER
         for old in np.flatnonzero(sizes):
             if int(old) in taken:
                 continue

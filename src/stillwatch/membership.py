@@ -38,8 +38,8 @@ KIND_MANY = np.array([KINDS[k].table == "facts" for k in KIND_NAMES])
 KIND_TELLS = np.array([KINDS[k].cap > 0 for k in KIND_NAMES])
 KIND_CEILING = np.array([CEILING if KINDS[k].cap else DESCRIBED for k in KIND_NAMES])
 KIND_CLIQUES = np.array([{"identity": 0.0, "template": 1.0}.get(KINDS[k].family, 5.0) for k in KIND_NAMES])
-"""How common, beside a wording, a value must be to a group to tell who belongs: a class or an office in it shares its networks and its
-questions, but no two strangers share a card."""
+"""How common, beside a wording, a value must be to a group to tell who belongs: a class or an office in it shares its
+networks and its questions, but no two strangers share a card."""
 KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
 
 
@@ -74,12 +74,14 @@ class Scored:
         return np.sort(self.accounts[(self.total >= need) & (self.speaking(rules) >= rules.families)])
 
     def core(self, rules: Rules, present: np.ndarray) -> np.ndarray:
-        """The upper part of ``present`` where their totals fall into two, within ``rules.doubtful``: a mixture less what is mixed in."""
+        """The upper part of ``present`` where their totals fall into two, within ``rules.doubtful``: a mixture less
+        what is mixed in."""
         total = self.total[np.searchsorted(self.accounts, present)]
         return present[total >= np.clip(divide(total), *rules.doubtful)]
 
     def staying(self, rules: Rules, present: np.ndarray, core: np.ndarray) -> np.ndarray:
-        """Those of ``present`` that score about as the ``core`` does: within four quartile ranges and ``rules.slack`` bits below its middle.
+        """Those of ``present`` that score about as the ``core`` does: within four quartile ranges and ``rules.slack``
+        bits below its middle.
 
         All show at least one trace.
         """
@@ -145,7 +147,8 @@ class Tally:
 
     @classmethod
     def of(cls, holdings: Holdings, members: np.ndarray, support: np.ndarray, common: float = 0.0) -> Tally:
-        """Counts the values of ``members``; those that others hold as often, or less than a part ``common`` of them, are left out."""
+        """Counts the values of ``members``; those that others hold as often, or less than a part ``common`` of them,
+        are left out."""
         position, held = holdings.values_of(members)
         values, number = np.unique(held, return_inverse=True)
         family = KIND_FAMILY[holdings.kind[values]]
@@ -175,7 +178,8 @@ class Tally:
 def by_kind(
     accounts: int, row: np.ndarray, kind: np.ndarray, gain: np.ndarray, held_at: np.ndarray, held_kind: np.ndarray
 ) -> np.ndarray:
-    """Bits (accounts, kinds): gains of the values matched, less what values held and not matched take away; -inf where none is held.
+    """Bits (accounts, kinds): gains of the values matched, less what values held and not matched take away; -inf
+    where none is held.
 
     ``row`` and ``held_at`` are positions of accounts.
     """
@@ -208,14 +212,16 @@ def divide(values: np.ndarray) -> float:
     return float(ordered[int(np.argmax(low * (len(ordered) - low) * gap**2)) + 1])
 
 
+COMMON = 0.01
+"""Share of a group's members that a wording must be common to, to show who belongs; five times that for networks."""
 USUAL, UNUSUAL = 0.5, 0.15
 """A kind of which at least so many members hold a value that marks them is missed where an account holds none; and the share of
 members who by chance hold none, however usual it is."""
 
 
 def belonging(holdings: Holdings, members: np.ndarray, common: float = 0.0) -> Scored:
-    """As ``score``, of a group that was weighed as a whole: an account also loses for what nearly all members have and it has not, and
-    families that read one trace do not add up.
+    """As ``score``, of a group that was weighed as a whole: an account also loses for what nearly all members have
+    and it has not, and families that read one trace do not add up.
 
     Of what is asked and from where, values that less than a part ``common`` of the members hold say nothing: strangers who use
     one public kit beside an operator who does too would otherwise vouch for each other.
@@ -223,20 +229,29 @@ def belonging(holdings: Holdings, members: np.ndarray, common: float = 0.0) -> S
     everybody = np.ones((len(members), len(FAMILIES)), bool)
     tally = Tally.of(holdings, members, everybody, common)
     candidates, kinds = match(holdings, members, tally, everybody)
-    marked = kinds >= np.minimum(FAMILY_BITS, 0.9 * KIND_CEILING)
-    inside = np.searchsorted(candidates, members)
-    usual = marked[inside].mean(axis=0)
-    lacking = np.where(usual >= USUAL, np.log2(1 - usual + UNUSUAL), 0.0)
+    lacking = missed(kinds[np.searchsorted(candidates, members)])
     found = by_family(kinds)
-    traces = np.array([TRACES[f] for f in FAMILIES])
-    once = sum(np.take_along_axis(found[:, traces == t], _loudest(found[:, traces == t]), 1)[:, 0] for t in np.unique(traces))
-    total = once + np.log2(len(members) / holdings.n) + (~marked) @ lacking
+    total = once(found) + np.log2(len(members) / holdings.n) + (~marking(kinds)) @ lacking
     return Scored(candidates, found, total)
 
 
-def _loudest(bits: np.ndarray) -> np.ndarray:
-    """Column of the largest magnitude in each row, (rows, 1): of families that read one trace only one counts."""
-    return np.abs(bits).argmax(axis=1)[:, None]
+def marking(kinds: np.ndarray) -> np.ndarray:
+    """(accounts, kinds): whether an account holds a value of the kind that marks the group."""
+    return np.asarray(kinds >= np.minimum(FAMILY_BITS, 0.9 * KIND_CEILING))
+
+
+def missed(kinds: np.ndarray) -> np.ndarray:
+    """By kind, the bits (at most 0) that an account loses which shows none of it, where nearly all of these members do."""
+    usual = marking(kinds).mean(axis=0)
+    return np.where(usual >= USUAL, np.log2(np.minimum(1.0, 1 - usual + UNUSUAL)), 0.0)
+
+
+def once(bits: np.ndarray) -> np.ndarray:
+    """Total of bits (accounts, families), of families that read one trace the one that says most."""
+    traces = np.array([TRACES[f] for f in FAMILIES])
+    loudest = [bits[:, traces == t] for t in np.unique(traces)]
+    told = [np.take_along_axis(b, np.abs(b).argmax(axis=1)[:, None], axis=1)[:, 0] for b in loudest]
+    return np.asarray(np.sum(told, axis=0))
 
 
 def busier(holdings: Holdings, members: np.ndarray) -> np.ndarray:

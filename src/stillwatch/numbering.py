@@ -32,6 +32,14 @@ class Numbering:
             at = pc.index_in(distinct, value_set=self._known)
         return at.to_numpy(zero_copy_only=False).astype(np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
 
+    def sorted_order(self) -> np.ndarray:
+        """New numbers of the old ones, so that names are in alphabetical order; the names are put into it."""
+        order = pc.sort_indices(self._known).to_numpy()
+        self._known = self._known.take(pa.array(order))
+        number = np.empty(len(order), np.int32)
+        number[order] = np.arange(len(order), dtype=np.int32)
+        return number
+
     def find(self, names: pa.Array) -> np.ndarray:
         """Numbers (int32) of ``names`` already known, -1 for the others; adds nothing."""
         at = pc.fill_null(pc.index_in(names, value_set=self._known), -1)

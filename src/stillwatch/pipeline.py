@@ -14,7 +14,19 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from stillwatch import (
-    __version__, campaigns, cases, clusters, folds, grouping, hypotheses, membership, pivots, refining, scoring, traits, weighing,
+    __version__,
+    campaigns,
+    cases,
+    clusters,
+    folds,
+    grouping,
+    hypotheses,
+    membership,
+    pivots,
+    refining,
+    scoring,
+    traits,
+    weighing,
 )  # fmt: skip
 from stillwatch.adapters import Source
 from stillwatch.config import Config
@@ -26,6 +38,7 @@ from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress, peak_memory_bytes
 from stillwatch.store import Engine, open_engine
+from stillwatch.types import Outcome
 
 __all__ = ["Log", "blindness", "detect", "judge", "scan"]
 
@@ -99,10 +112,22 @@ def weigh(
     holdings, rules = Holdings.load(engine, accounts), membership.Rules()
     ground = traits.Ground.load(engine, holdings)
     tied = clusters.resolve(evidence["ties"])
-    standing = grouping.groups(ground, [*hypotheses.hypotheses(holdings), *tied], weighing.weights(), rules)
-    found = grouping.with_others(holdings, standing, refining.refine(holdings, tied, rules))
+    proven, others = apart(scoring.judge(
+        cases.convene(engine, holdings, refining.refine(holdings, tied, rules)), ground, evidence["signals"]
+    ))  # fmt: skip
+    proven = grouping.rejoined(ground, proven, weighing.weights())
+    guesses = grouping.without([*hypotheses.hypotheses(holdings), *tied], proven)
+    standing = grouping.groups(ground, guesses, weighing.weights(), rules)
+    found = [*proven, *grouping.with_others(holdings, standing, others)]
     progress.stage("judge")
     return scoring.judge(cases.convene(engine, holdings, found), ground, evidence["signals"]), holdings
+
+
+def apart(verdicts: list[scoring.Verdict]) -> tuple[list[grouping.Found], list[grouping.Found]]:
+    """Clusters each of whose axes is proven, and the others, with the scores of their members."""
+    proven = [v.outcome is Outcome.CAMPAIGN and scoring.proven(v, scoring.Rules()) for v in verdicts]
+    found = [(v.case.members, v.case.scored) for v in verdicts]
+    return [f for f, p in zip(found, proven) if p], [f for f, p in zip(found, proven) if not p]
 
 
 def detect(engine: Engine, detectors: Sequence[Detector], config: Config) -> dict[str, pa.Table]:

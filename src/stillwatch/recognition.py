@@ -13,7 +13,20 @@ import numpy as np
 
 from stillwatch.cases import PART, Case
 from stillwatch.evidence import KIND_NAMES, Holdings
-from stillwatch.membership import KIND_TELLS, Rules, Scored, Tally, by_family, by_kind, support
+from stillwatch.membership import (
+    COMMON,
+    KIND_TELLS,
+    Rules,
+    Scored,
+    Tally,
+    by_family,
+    by_kind,
+    marking,
+    match,
+    missed,
+    once,
+)  # fmt: skip
+from stillwatch.types import FAMILIES
 
 _MIX = np.array([(0x9E3779B97F4A7C15 * (2 * k + 1)) & 0x7FFFFFFFFFFFFFFF for k in range(len(KIND_NAMES))], np.int64)
 
@@ -25,21 +38,25 @@ def keys_of(kind: np.ndarray | int, value: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What marks one campaign. ``keys`` are sorted, with the bits (``gain``) and number of the kind of each; ``prior`` are the
-    bits an account starts with. ``markers`` are its wordings and system texts, sorted; ``share`` is the least share of an account's exchanges that
+    """What marks one campaign. ``keys`` are sorted, with the bits (``gain``) and number of the kind of each;
+    ``lacking`` is what an account loses by kind that shows none of it; ``prior`` are the bits an account starts with.
+    ``markers`` are its wordings and system texts, sorted; ``share`` is the least share of an account's exchanges that
     must be built from them, or read like training data being made, for it to take part."""
 
     keys: np.ndarray
     gain: np.ndarray
     kind: np.ndarray
     prior: float
+    lacking: np.ndarray
     markers: np.ndarray
     share: float
 
     @classmethod
     def of(cls, holdings: Holdings, case: Case) -> Profile:
         """The profile of a judged case."""
-        tally = Tally.of(holdings, case.members, support(holdings, case.members))
+        everybody = np.ones((case.size, len(FAMILIES)), bool)
+        tally = Tally.of(holdings, case.members, everybody, COMMON)
+        candidates, kinds = match(holdings, case.members, tally, everybody)
         kind = holdings.kind[tally.values]
         keys = keys_of(kind, holdings.value[tally.values])
         order = np.argsort(keys)
@@ -47,15 +64,23 @@ class Profile:
         taken = rows["taken"].to_numpy() / rows["exchanges"].to_numpy()
         return cls(
             keys[order], tally.gain()[order], kind[order], float(np.log2(case.size / holdings.n)),
+            missed(kinds[np.searchsorted(candidates, case.members)]),
             np.sort(case.tables["case_markers"]["wording"].to_numpy()), float(PART * np.median(taken)),
         )  # fmt: skip
 
     def score(self, accounts: np.ndarray, row: np.ndarray, kind: np.ndarray, keys: np.ndarray) -> Scored:
-        """Bits of ``accounts`` that hold ``keys``, each of a ``kind``; ``row`` is the position of the account that holds it."""
+        """Bits of ``accounts`` that hold ``keys``, each of a ``kind``; ``row`` is the position of the account that holds it.
+
+        Who has shown nothing of a kind yet lacks nothing of it.
+        """
+        if not len(self.keys):
+            return Scored(accounts, np.zeros((len(accounts), len(FAMILIES))), np.full(len(accounts), -np.inf))
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        match = self.keys[at] == keys
-        bits = by_family(by_kind(len(accounts), row[match], kind[match], self.gain[at[match]], row, kind))
-        return Scored(accounts, bits, bits.sum(axis=1) + self.prior)
+        same = self.keys[at] == keys
+        kinds = by_kind(len(accounts), row[same], kind[same], self.gain[at[same]], row, kind)
+        bits = by_family(kinds)
+        lacks = ~marking(kinds) & np.isfinite(kinds)
+        return Scored(accounts, bits, once(bits) + self.prior + lacks @ self.lacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +135,8 @@ def recognise(book: Book, seen: Seen, rules: Rules) -> tuple[np.ndarray, np.ndar
             seen.asker[seen.elicited | np.isin(seen.wording, profile.markers) | np.isin(seen.system, profile.markers)],
             minlength=len(seen.accounts),
         )
-        passes = np.isin(seen.accounts, scored.members(rules)) & (taken > 0) & (taken >= profile.share * exchanges)
+        joins = scored.joining(rules, np.zeros(0, np.int64))
+        passes = np.isin(seen.accounts, joins) & (taken > 0) & (taken >= profile.share * exchanges)
         better = passes & (scored.total > best)
         best[better], which[better] = scored.total[better], number
     found = which >= 0

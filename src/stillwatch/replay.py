@@ -51,9 +51,9 @@ class Schedule:
     unexplained: int = 0
     spent: float = 0.0
 
-    FIXED, PER_ROW = 0.8e6, 8.5
+    FIXED, PER_ROW = 1.5e6, 13.0
     """What a judgement costs: always, and for each row."""
-    ALLOWED, ALLOWED_PER_ROW = 16e6, 48.0
+    ALLOWED, ALLOWED_PER_ROW = 12e6, 42.0
     """What all judgements together may cost: at once, and for each row that has arrived."""
     GROWTH, LEAST = 0.25, 25
     """By how much, and by how many rows at least, the log or what is unexplained in it must have grown."""

@@ -1,8 +1,10 @@
-"""Cases to verdicts: the odds that a case is one hidden operator, what speaks for it on three axes, and what honest thing would explain it.
+"""Cases to verdicts: the odds that a case is one hidden operator, what speaks for it on three axes, and what honest
+thing would explain it.
 
-The odds come from the traits of the group (``traits.py``, ``weighing.py``). Exhibits tell a person why: what members share, measured on
-members that the *other* families picked; what the exchanges that mark them read like; who they say they are. A case is a campaign only if its
-odds are long, no alternative explains it, and few of those at least as strong are expected to be false.
+The odds come from the traits of the group (``traits.py``, ``weighing.py``). Exhibits tell a person why: what members
+share, measured on members that the *other* families picked; what the exchanges that mark them read like; who they say
+they are. A case is a campaign only if its odds are long, no alternative explains it, and few of those at least as
+strong are expected to be false.
 """
 
 from __future__ import annotations
@@ -17,23 +19,31 @@ from stillwatch.alternatives import PLAIN, consider
 from stillwatch.cases import Case
 from stillwatch.evidence import Holdings
 from stillwatch.kinds import KINDS
+from stillwatch.membership import TRACES
 from stillwatch.traits import Ground, traits
-from stillwatch.types import Alternative, Axis, Exhibit, Outcome
+from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
 from stillwatch.weighing import TRAITS, Weights
 
+PROVEN = 0.95
+"""Confidence in a campaign each of whose axes is proven, whatever its odds: such clusters of look-alikes were not
+seen in 20 worlds."""
 DOUBT = 5.0
-"""Bits below nought down to which an account stays in a group it is of one piece with (``membership.Rules.doubtful``), and one."""
+"""Bits below nought down to which an account stays in a group it is of one piece with
+(``membership.Rules.doubtful``), and one."""
 FAMILY_CEILING = 20.0
 """Bits a family can give to a case, whatever the size of the cluster: independence is an approximation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a case needs to be a campaign: ``smallest`` accounts, odds of so many bits that it is one operator as ``act`` has for its size
-    (from so many accounts on, so many bits: in few accounts less can be seen), and a share of false campaigns among those at least as strong of at most ``q_value``.
+    """What a case needs to be a campaign: ``smallest`` accounts, odds of so many bits that it is one operator as
+    ``act`` has for its size (from so many accounts on, so many bits: in few accounts less can be seen), and a share
+    of false campaigns among those at least as strong of at most ``q_value``.
 
-    What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and so must be who they say
-    they are: ``concealment`` bits. ``worth`` bits send a case to review. ``cover`` and ``lift`` are what a shared value needs to be named.
+    What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and
+    so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits: ``families`` traces of 3 bits and
+    ``coordination_bits``, ``extraction_bits``, ``concealment_bits``. ``worth`` bits of odds send a case to review. ``cover`` and
+    ``lift`` are what a shared value needs to be named.
     """
 
     smallest: int = 8
@@ -41,6 +51,11 @@ class Rules:
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
+    families: int = 2
+    unlikely: float = 1.0
+    coordination_bits: float = 16.0
+    extraction_bits: float = 3.0
+    concealment_bits: float = 2.0
     q_value: float = 0.1
     cover: float = 0.15
     lift: float = 3.0
@@ -76,12 +91,11 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     """The odds, axes, exhibits and alternatives of one case, before it is compared with the others."""
     holdings, weights = ground.holdings, weighing.weights()
     found = traits(ground, case.members)
-    exhibits = (
+    measured = (
         *coordination(case, rules), *signalled(case, holdings, signals), *extraction(case), *concealment(case),
     )  # fmt: skip
-    exhibits = (*exhibits, *told(found, weights))
-    evidence = strongest(exhibits, Axis.COORDINATION)
-    measured = [e for e in exhibits if e.detector not in TRAITS]
+    exhibits = (*measured, *told(found, weights))
+    evidence = strongest(measured, Axis.COORDINATION)
     bits = {
         Axis.COORDINATION: sum(evidence.values()),
         Axis.EXTRACTION: sum(e.bits for e in measured if e.axis is Axis.EXTRACTION),
@@ -89,7 +103,7 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     }
     evidence |= {"content": max(0.0, bits[Axis.EXTRACTION]) + evidence.get("content", 0.0)}
     odds = weights.total(found)
-    alternatives = consider(case, bits[Axis.EXTRACTION], holdings)
+    alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
         case, odds, found["practising"], Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
         np.zeros(case.size),
@@ -224,8 +238,8 @@ def strongest(exhibits: tuple[Exhibit, ...], axis: Axis) -> dict[str, float]:
 
 
 def expected_false(probabilities: list[float]) -> list[float]:
-    """For each case the expected share of false ones among those at least as strong: the mean of one less their probabilities, a local
-    false discovery rate averaged (Efron 2001)."""
+    """For each case the expected share of false ones among those at least as strong: the mean of one less their
+    probabilities, a local false discovery rate averaged (Efron 2001)."""
     p = np.asarray(probabilities, float)
     order = np.argsort(-p, kind="stable")
     out = np.empty(len(p))
@@ -238,15 +252,29 @@ def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     case = draft.case
     need = next(bits for least, bits in rules.act if case.size >= least)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
-    passes = case.size >= rules.smallest and draft.odds >= need and q_value <= rules.q_value and seen
+    weighty = draft.odds >= need and q_value <= rules.q_value and seen
+    passes = case.size >= rules.smallest and (weighty or proven(draft, rules))
     if any(a.explains for a in draft.alternatives):
         outcome = Outcome.REVIEW if passes and draft.bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
     elif passes:
         outcome = Outcome.CAMPAIGN
     else:
         outcome = Outcome.REVIEW if draft.odds >= rules.worth else Outcome.LET_GO
-    confidence = draft.confidence if outcome is Outcome.CAMPAIGN else 0.0
+    confidence = max(draft.confidence, PROVEN if proven(draft, rules) else 0.0) if outcome is Outcome.CAMPAIGN else 0.0
     return replace(draft, outcome=outcome, confidence=confidence, q_value=q_value, risk=member_risk(case, confidence))
+
+
+def proven(draft: Verdict, rules: Rules) -> bool:
+    """Whether each axis is proven on its own, by exhibits measured on members that other families picked: then odds
+    do not matter."""
+    tied = {TRACES[f] for f in FAMILIES if draft.evidence.get(f, 0) >= 3 and f not in ("migration", "content")}
+    return (
+        draft.odds >= (rules.unlikely if draft.case.size >= rules.act[0][0] else rules.act[0][1])
+        and len(tied) >= rules.families
+        and draft.bits[Axis.COORDINATION] >= rules.coordination_bits
+        and draft.bits[Axis.EXTRACTION] >= rules.extraction_bits
+        and draft.bits[Axis.CONCEALMENT] >= rules.concealment_bits
+    )
 
 
 def member_risk(case: Case, confidence: float) -> np.ndarray:

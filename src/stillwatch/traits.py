@@ -1,4 +1,5 @@
-"""What a group of accounts is like: a row of numbers that tell an operator's accounts from people who merely have something in common.
+"""What a group of accounts is like: a row of numbers that tell an operator's accounts from people who merely have
+something in common.
 
 Each trait asks one question of the group, against what the other customers do. None decides; ``weighing.py`` weighs them. The
 questions are about the group's *practice*: the exchanges built from wordings that mark it, so that ordinary traffic mixed in
@@ -17,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from stillwatch.evidence import KIND_NAMES, Holdings
-from stillwatch.kinds import KINDS
 from stillwatch.store import Engine
 
 STEPS = {
@@ -27,7 +27,8 @@ STEPS = {
                avg(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
                avg(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
                avg(coalesce(f.appetite, 0)) AS appetite, avg(ln(1 + coalesce(f.output_tokens, 0))) AS written,
-               date_diff('hour', min(f.time), max(f.time)) AS hours, date_diff('hour', TIMESTAMPTZ '2020-01-01', min(f.time)) AS began
+               date_diff('hour', min(f.time), max(f.time)) AS hours,
+               date_diff('hour', TIMESTAMPTZ '2020-01-01', min(f.time)) AS began
         FROM facts f JOIN accounts a ON a.account = f.account
         GROUP BY a.customer""",
     "trait_practice": """
@@ -119,13 +120,16 @@ class Ground:
         n = totals["n"].astype(float)
         base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
         totals["volume"] = np.log(np.maximum(1, n))
-        base |= {"volume_spread": float(totals["volume"].std()), "volume": float(np.median(totals["volume"][n > 0]))}
+        base |= {
+            "volume_spread": float(totals["volume"][n > 0].std()),
+            "volume": float(np.median(totals["volume"][n > 0])),
+        }
         base["lasting"] = float(np.median(totals["hours"][n > 0]))
         declared["vouched"] = np.isin(declared["verification"].astype(str), ("contract", "id", "domain"))
         declared["taught"] = np.isin(declared["programme"].astype(str), ("education", "research", "startup"))
         known = (declared["billing"] != 0) & (declared["phone"] != 0)
         declared["crossing"] = known & (declared["billing"] != declared["phone"])
-        base["crossing"] = float(declared["crossing"].mean())
+        base["crossing"] = float(declared["crossing"].sum() / holdings.n)
         active = holdings.holders[holdings.kind == KIND_NAMES.index("slot")]
         slots = float(((active / max(1, active.sum())) ** 2).sum())
         return cls(
@@ -163,8 +167,8 @@ def traits(ground: Ground, members: np.ndarray) -> dict[str, float]:
 
 
 def markers(ground: Ground, members: np.ndarray) -> np.ndarray:
-    """Positions in ``ground.wordings`` of the wordings and system texts that mark the group: at least 3 of it use them, far more than
-    others do."""
+    """Positions in ``ground.wordings`` of the wordings and system texts that mark the group: at least 3 of it use
+    them, far more than others do."""
     h = ground.holdings
     _, held = h.values_of(members)
     held = held[np.isin(h.kind[held], (KIND_NAMES.index("wording"), KIND_NAMES.index("system")))]
@@ -253,25 +257,25 @@ def alike(ground: Ground, members: np.ndarray) -> dict[str, float]:
         mine = bits[h.kind[values] == KIND_NAMES.index(name)]
         found[f"alike_{name}"] = float(mine.max(initial=0.0))
     for name in ("issuer", "billing"):
-        found[f"alike_{name}"] = _alike(ground.declared[name], members)
-    found["alike_country"] = _alike(h.country, members)
+        found[f"alike_{name}"] = _alike(ground.declared[name], members, h.n)
+    found["alike_country"] = _alike(h.country, members, h.n)
     return found
 
 
-def _alike(values: np.ndarray, members: np.ndarray) -> float:
-    """As ``alike``, of one column by customer."""
+def _alike(values: np.ndarray, members: np.ndarray, customers: int) -> float:
+    """As ``alike``, of one column by customer, 0 where unknown."""
     mine = values[members]
     distinct, count = np.unique(mine[mine != 0], return_counts=True)
     if not len(distinct):
         return 0.0
     top = distinct[np.argmax(count)]
-    p, q = count.max() / len(members), ((values == top).sum() - count.max() + 1) / (len(values) - len(members) + 2)
+    p, q = count.max() / len(members), ((values == top).sum() - count.max() + 1) / (customers - len(members) + 2)
     return float(max(0.0, p * np.log2(p / q)))
 
 
 def declared(ground: Ground, members: np.ndarray) -> dict[str, float]:
     """Who they say they are, who pays, and whether that fits together."""
-    d, h = ground.declared, ground.holdings
+    d = ground.declared
     cards = d["card"][members]
     paying = cards[cards != 0]
     domains = d["mail_domain"]
@@ -297,11 +301,13 @@ def rhythm(ground: Ground, members: np.ndarray) -> dict[str, float]:
     volume = t["volume"][members]
     _, held = h.values_of(members)
     slots = held[h.kind[held] == KIND_NAMES.index("slot")]
-    values, count = np.unique(slots, return_counts=True)
+    _, count = np.unique(slots, return_counts=True)
     worked = count.sum()
     due = worked**2 * ground.slots + worked
     new = ground.moved[members].sum() / max(1.0, ground.asked[members].sum())
-    others = (ground.moved.sum() - ground.moved[members].sum()) / max(1.0, ground.asked.sum() - ground.asked[members].sum())
+    others = (ground.moved.sum() - ground.moved[members].sum()) / max(
+        1.0, ground.asked.sum() - ground.asked[members].sum()
+    )
     began = np.sort(t["began"][members].astype(float))
     return {
         "volume_even": float(np.log(max(0.05, volume.std()) / max(0.05, ground.base["volume_spread"]))),

@@ -1,8 +1,9 @@
-"""The traits of a group to the odds that it is one hidden operator: a small model whose weights were learnt from simulated worlds.
+"""The traits of a group to the odds that it is one hidden operator: a small model whose weights were learnt from
+simulated worlds.
 
-``weights.json`` is written by ``bench/weights.py``; it names the worlds, and gives the spread of each weight over them. Every trait may
-only speak in the direction that its question has (``TRAITS``): a fit that would count declared organisations as suspicious, because some
-simulator did, cannot. What a trait gives is told in bits, by axis.
+``weights.json`` is written by ``bench/weights.py``; it names the worlds, and gives the spread of each weight over
+them. Every trait may only speak in the direction that its question has (``TRAITS``): a fit that would count declared
+organisations as suspicious, because some simulator did, cannot. What a trait gives is told in bits, by axis.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ TRAITS: Mapping[str, tuple[int, Axis, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Boosted trees as arrays: node n asks whether trait ``asks[n]`` is at most ``bound[n]``, and goes to ``left`` or ``right``; leaves
-    (``asks`` -1) are worth ``value`` bits. ``roots`` begins each tree."""
+    """Boosted trees as arrays: node n asks whether trait ``asks[n]`` is at most ``bound[n]``, and goes to ``left`` or
+    ``right``; leaves (``asks`` -1) are worth ``value`` bits. ``roots`` begins each tree."""
 
     asks: np.ndarray
     bound: np.ndarray
@@ -93,12 +94,12 @@ class Trees:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A line and trees over the same traits, whose bits are averaged: a line carries over to what it never saw, trees see what only
-    counts together.
+    """A line and trees over the same traits, whose bits are averaged: a line carries over to what it never saw, trees
+    see what only counts together.
 
-    ``bits`` is what a standard deviation of each trait is worth on the line, at ``centre`` and ``scale``, and ``start`` what it begins
-    with; ``spread`` is the standard deviation of each over the worlds it was learnt from. ``slope`` and ``shift`` make the average
-    mean what it says on worlds left out of the learning.
+    ``bits`` is what a standard deviation of each trait is worth on the line, at ``centre`` and ``scale``, and
+    ``start`` what it begins with; ``spread`` is the standard deviation of each over the worlds it was learnt from.
+    ``slope`` and ``shift`` make the average mean what it says on worlds left out of the learning.
     """
 
     names: tuple[str, ...]
@@ -132,7 +133,8 @@ class Weights:
 
 @cache
 def weights() -> Weights:
-    """The weights that come with the package, or those in the file that the variable STILLWATCH_WEIGHTS names: for measuring others."""
+    """The weights that come with the package, or those in the file that the variable STILLWATCH_WEIGHTS names: for
+    measuring others."""
     other = os.environ.get("STILLWATCH_WEIGHTS")
     source = Path(other) if other else files("stillwatch").joinpath("weights.json")
     made = json.loads(source.read_text(encoding="utf-8"))
