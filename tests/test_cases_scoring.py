@@ -275,6 +275,8 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     )  # fmt: skip
 
 
+ODDS_ALONE = replace(RULES, extraction_bits=99.0)
+"""Rules under which no case is proven, so that its odds decide."""
 EXPLAINS = (Alternative("one payer", True, "x"),)
 SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("long odds", {}, Outcome.CAMPAIGN),
@@ -299,7 +301,7 @@ def test_what_is_missing_decides(change: dict[str, Any], outcome: Outcome) -> No
     change = dict(change)
     case, q_value = hand(change.pop("size", 20)), change.pop("q_value", 0.001)
     draft = drafted(case, **change)
-    verdict = settle(draft, q_value, RULES)
+    verdict = settle(draft, q_value, ODDS_ALONE)
     assert verdict.outcome is outcome
     assert verdict.q_value == q_value
     assert verdict.confidence == (draft.confidence if outcome is Outcome.CAMPAIGN else 0.0)
@@ -310,10 +312,42 @@ def test_what_is_missing_decides(change: dict[str, Any], outcome: Outcome) -> No
 @pytest.mark.parametrize(("least", "bits"), RULES.act)
 def test_fewer_accounts_need_longer_odds(least: int, bits: float) -> None:
     size = max(least, RULES.smallest)
-    assert settle(drafted(hand(size), odds=bits), 0.001, RULES).outcome is Outcome.CAMPAIGN
-    assert settle(drafted(hand(size), odds=bits - 0.01), 0.001, RULES).outcome is Outcome.REVIEW
+    assert settle(drafted(hand(size), odds=bits), 0.001, ODDS_ALONE).outcome is Outcome.CAMPAIGN
+    assert settle(drafted(hand(size), odds=bits - 0.01), 0.001, ODDS_ALONE).outcome is Outcome.REVIEW
     if size > RULES.smallest:
-        assert settle(drafted(hand(size - 1), odds=bits), 0.001, RULES).outcome is Outcome.REVIEW
+        assert settle(drafted(hand(size - 1), odds=bits), 0.001, ODDS_ALONE).outcome is Outcome.REVIEW
+
+
+PROVEN_BITS = {
+    Axis.COORDINATION: RULES.coordination_bits, Axis.EXTRACTION: RULES.extraction_bits,
+    Axis.CONCEALMENT: RULES.concealment_bits,
+}  # fmt: skip
+TWO_TRACES = {"identity": 3.0, "template": 3.0}
+
+
+def test_a_case_each_of_whose_axes_is_proven_needs_no_long_odds() -> None:
+    proof = {"bits": PROVEN_BITS, "evidence": TWO_TRACES, "odds": RULES.unlikely}
+    verdict = settle(drafted(hand(60), **proof), 1.0, RULES)
+    assert verdict.outcome is Outcome.CAMPAIGN
+    assert verdict.confidence >= 0.9
+
+
+@pytest.mark.parametrize("axis", list(Axis))
+def test_every_axis_must_be_proven(axis: Axis) -> None:
+    proof = {"bits": PROVEN_BITS | {axis: PROVEN_BITS[axis] - 0.1}, "evidence": TWO_TRACES, "odds": RULES.unlikely}
+    assert settle(drafted(hand(60), **proof), 1.0, RULES).outcome is Outcome.REVIEW
+
+
+def test_what_odds_speak_against_is_not_proven() -> None:
+    proof = {"bits": PROVEN_BITS, "evidence": TWO_TRACES, "odds": RULES.unlikely - 0.1}
+    assert settle(drafted(hand(60), **proof), 1.0, RULES).outcome is Outcome.REVIEW
+    few = proof | {"odds": RULES.act[0][1] - 0.1}
+    assert settle(drafted(hand(20), **few), 1.0, RULES).outcome is Outcome.REVIEW
+
+
+def test_families_that_read_one_trace_prove_nothing() -> None:
+    proof = {"bits": PROVEN_BITS, "evidence": {"template": 9.0, "content": 9.0}, "odds": RULES.unlikely}
+    assert settle(drafted(hand(60), **proof), 1.0, RULES).outcome is Outcome.REVIEW
 
 
 def test_longer_odds_more_confidence_and_more_risk_to_those_who_belong_more() -> None:

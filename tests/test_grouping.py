@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fixtures_engine import PLAIN_WEIGHTS, Town, town, weights_of
 from stillwatch.evidence import Holdings
-from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, groups, weighed, with_others, worth
+from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, disjoint, groups, weighed, worth
 from stillwatch.hypotheses import hypotheses
 from stillwatch.membership import Rules, belonging
 from stillwatch.traits import Ground
@@ -170,14 +170,14 @@ def test_clusters_found_another_way_are_kept_where_no_group_has_taken_them(plant
     scored = belonging(holdings, site)
     mixed, mostly = np.r_[campaign[:20], np.sort(site)[:20]], np.r_[campaign[:5], site]
     others = [(site, scored), (np.sort(mixed), scored), (np.sort(mostly), scored), (campaign[:30], scored)]
-    found = [members.tolist() for members, _ in with_others(holdings, standing, others)]
+    found = [members.tolist() for members, _ in disjoint(holdings, [], standing, others)]
     assert found.count(site.tolist()) == 2, "whole, and what was left of the one with five of the campaign's"
     assert found.count(campaign.tolist()) == 1
     assert len(found) == 3, "half taken is taken"
     assert [len(m) for m in found] == sorted((len(m) for m in found), reverse=True)
-    for members, s in with_others(holdings, standing, others):
+    for members, s in disjoint(holdings, [], standing, others):
         assert np.isin(members, s.accounts).all()
 
 
 def test_nothing_stands_and_nothing_else_was_found(planted: tuple[Town, Ground]) -> None:
-    assert with_others(planted[1].holdings, [], []) == []
+    assert disjoint(planted[1].holdings, [], [], []) == []

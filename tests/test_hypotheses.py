@@ -140,15 +140,6 @@ def test_which_values_belong_together_hangs_on_no_account_s_number(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_proposals_hang_on_no_account_s_number(planted: list[Row], two: Holdings, seed: int) -> None:
-    """A log read in another order gives the same proposals under other numbers."""
-    rows, to = renumbered(planted, seed)
-    assert {g.tobytes() for g in hypotheses(holdings_of(rows, N))} == {
-        np.sort(to[g]).tobytes() for g in hypotheses(two)
-    }
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_proposals_hang_on_no_key(planted: list[Row], two: Holdings, seed: int) -> None:
     """Another key gives each value another hash, and with it another place."""
     rows = [(a, k, f"{seed} {w}") for a, k, w in planted]

@@ -119,3 +119,15 @@ def test_accounts_of_one_declared_organisation_are_one_customer(orgs: list[str |
 def test_an_organisation_that_the_log_knows_in_part_is_named_by_an_account_of_the_log() -> None:
     rows = known(table(*({"account_id": n, "org_id": "x"} for n in ("unseen", "b", "a"))), "a", "b")
     assert [r["customer"] for r in rows] == [0, 0]
+
+
+def test_sorted_order_numbers_by_name_whatever_came_first() -> None:
+    names = ["carol", "alice", "bob"]
+    found = []
+    for seen in (names, names[::-1]):
+        numbering = Numbering()
+        before = numbering.number(pa.array(seen))
+        number = numbering.sorted_order()
+        assert numbering.names.to_pylist() == ["alice", "bob", "carol"]
+        found.append(dict(zip(seen, number[before].tolist())))
+    assert found[0] == found[1] == {"alice": 0, "bob": 1, "carol": 2}

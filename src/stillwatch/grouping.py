@@ -175,15 +175,17 @@ def without(hypotheses: list[np.ndarray], proven: list[Found]) -> list[np.ndarra
     return list({r.tobytes(): r for r in rest if len(r) >= SMALLEST}.values())
 
 
-def with_others(holdings: Holdings, standing: list[Group], others: list[Found]) -> list[Found]:
-    """The groups, and of clusters found another way those that no group has taken: mostly honest ones, to be let go
-    with a reason."""
-    found = [(g.members, belonging(holdings, g.members)) for g in standing]
-    taken = np.concatenate([np.zeros(0, np.int64), *(g.members for g in standing)])
-    for members, scored in others:
+def disjoint(holdings: Holdings, proven: list[Found], standing: list[Group], others: list[Found]) -> list[Found]:
+    """What is proven, the groups, and of clusters found another way those that neither has taken: mostly honest ones,
+    to be let go with a reason. Largest first, no account in two: it stays with the first that has it."""
+    found: list[Found] = []
+    taken = np.zeros(0, np.int64)
+    groups: list[tuple[np.ndarray, Scored | None]] = [(g.members, None) for g in standing]
+    for members, scored in [*proven, *groups, *others]:
         rest = np.setdiff1d(members, taken)
         if len(rest) >= max(3, 0.7 * len(members)):
-            found.append((rest, scored))
+            found.append((rest, scored if scored is not None else belonging(holdings, rest)))
+            taken = np.union1d(taken, rest)
     return sorted(found, key=lambda pair: (-len(pair[0]), int(pair[0][0])))
 
 

@@ -118,7 +118,7 @@ def weigh(
     proven = grouping.rejoined(ground, proven, weighing.weights())
     guesses = grouping.without([*hypotheses.hypotheses(holdings), *tied], proven)
     standing = grouping.groups(ground, guesses, weighing.weights(), rules)
-    found = [*proven, *grouping.with_others(holdings, standing, others)]
+    found = grouping.disjoint(holdings, proven, standing, others)
     progress.stage("judge")
     return scoring.judge(cases.convene(engine, holdings, found), ground, evidence["signals"]), holdings
 
