@@ -8,6 +8,7 @@ import numpy as np
 
 from stillwatch.cases import Case
 from stillwatch.evidence import KIND_NAMES, Holdings
+from stillwatch.traits import UNTOLD
 from stillwatch.types import Alternative
 
 PLAIN = 5.0
@@ -103,7 +104,7 @@ def one_workplace(traits: Mapping[str, float], extraction: float) -> Alternative
     """They come back to wordings each of their own, and do not ask for training data: colleagues, whoever pays for them."""
     explains = (
         traits["repeats"] >= OWN_WORK
-        and traits["dispatch"] >= OWN_WAYS
+        and OWN_WAYS <= traits["dispatch"] < UNTOLD
         and traits["marked"] < OWN_WORDS
         and extraction < ASKED
     )

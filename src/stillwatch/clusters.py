@@ -13,6 +13,8 @@ import igraph
 import numpy as np
 import pyarrow as pa
 
+from stillwatch.evidence import signature
+
 MAX_BITS = 12.0
 """No single tie pulls harder than this, so one freak value cannot glue two communities."""
 
@@ -25,11 +27,14 @@ def resolve(ties: pa.Table, smallest: int = 4, resolution: float = 1.0, seed: in
     """
     if not ties.num_rows:
         return []
-    # Engines give rows in any order, Leiden's answer depends on it.
-    ties = ties.sort_by([("kind", "ascending"), ("value", "ascending"), ("account", "ascending")])
     account, accounts = dense(ties["account"].to_numpy())
     value, values = dense(pair_key(ties["kind"], ties["value"]))
-    bits = np.minimum(ties["bits"].to_numpy(), MAX_BITS)
+    # Engines give rows in any order and keys give values any hash; Leiden's answer depends on both. Who holds a value does not.
+    rank = np.argsort(np.argsort(signature(account, value), kind="stable"), kind="stable")
+    value = rank[value]
+    order = np.lexsort((account, value))
+    account, value = account[order], value[order]
+    bits = np.minimum(ties["bits"].to_numpy()[order], MAX_BITS)
     groups = communities(account, value, bits, len(accounts), len(values), resolution, seed)
     found = (np.sort(accounts[g]) for g in groups if len(g) >= smallest)
     return sorted(found, key=lambda g: (-len(g), g[0]))

@@ -47,6 +47,12 @@ class Holdings:
         kind, value, account = kind[order], value[order], account[order]
         first = np.ones(len(kind), bool)
         first[1:] = (kind[1:] != kind[:-1]) | (value[1:] != value[:-1])
+        if len(kind):
+            # By who holds them, not by their hash: what is found must not hang on the key.
+            number = np.cumsum(first) - 1
+            order = np.lexsort((account, number, signature(account, number)[number], kind))
+            kind, value, account = kind[order], value[order], account[order]
+            first[1:] = (kind[1:] != kind[:-1]) | (value[1:] != value[:-1])
         number = np.cumsum(first) - 1
         values = int(number[-1]) + 1 if len(number) else 0
         value_at = np.append(np.flatnonzero(first), len(kind)).astype(np.int64)
@@ -87,6 +93,15 @@ class Holdings:
         keep = rare[self.by_account]
         flat = account[keep] * len(KIND_NAMES) + self.kind[self.by_account[keep]]
         return np.bincount(flat, minlength=(len(self.account_at) - 1) * len(KIND_NAMES)).reshape(-1, len(KIND_NAMES))
+
+
+def signature(account: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """For each dense ``number`` one uint64 that depends on the set of its accounts alone."""
+    word = (account.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    found = np.zeros(int(number.max(initial=-1)) + 1, np.uint64)
+    np.add.at(found, number, word ^ (word >> np.uint64(32)))
+    return found
 
 
 def ranges(starts: np.ndarray, items: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

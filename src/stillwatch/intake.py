@@ -125,7 +125,10 @@ def system_families(systems: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     """Sorted hashes of system texts and, for each, its wording family, or the hash itself where it has none."""
     account = np.concatenate([s[0] for s in systems])
     text = np.concatenate([s[1] for s in systems])
-    family = wordings.resolve([s[2] for s in systems], account).family if len(text) else np.zeros(0, np.int64)
+    # One row for each account and text, however the log was cut into batches.
+    _, once = np.unique(np.column_stack([account, text]), axis=0, return_index=True)
+    account, text, sketch = account[once], text[once], np.concatenate([s[2] for s in systems])[once]
+    family = wordings.resolve(sketch, account).family if len(text) else np.zeros(0, np.int64)
     distinct, first = np.unique(text, return_index=True)
     return distinct, np.where(family[first] != 0, family[first], distinct)
 

@@ -79,6 +79,8 @@ ALIKE = ("client", "tls", "tools", "system", "settings", "slot", "mail_domain", 
 SHARING = ("card", "phone", "net", "signup_net", "prompt", "wording", "system")
 """Kinds of which is asked how many members share a value with another, beyond chance."""
 MEASURES = ("read", "marked", "aimed", "single", "appetite", "written")
+UNTOLD = 6.0
+"""``dispatch`` of a group with nothing to deal out; the most it can be."""
 MARKERS = 40
 """Marking wordings that are looked at, those most members use."""
 
@@ -217,13 +219,13 @@ def dispatch(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
     keep = busy[user] >= 2
     user, which, n = user[keep], which[keep], n[keep]
     if not len(n):
-        return 6.0
+        return UNTOLD
     users, kinds, total = np.bincount(user, n), np.bincount(which, n), n.sum()
     freedom = ((users > 0).sum() - 1) * ((kinds > 0).sum() - 1)
     if freedom < 5:
-        return 6.0
+        return UNTOLD
     chi = total * (n**2 / (users[user] * kinds[which])).sum() - total
-    return float(np.clip(np.log2(max(chi, 1e-9) / freedom), -1, 6))
+    return float(np.clip(np.log2(max(chi, 1e-9) / freedom), -1, UNTOLD))
 
 
 def sharing(ground: Ground, members: np.ndarray) -> dict[str, float]:

@@ -7,6 +7,7 @@ line costs itself and its place is known.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,9 @@ class Reading:
         yield Chunk(self.path, filled, lines, {})
 
 
+BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*(?=\n)")
+
+
 class _Broken:
     """What a line that is no JSON is read as."""
 
@@ -217,7 +221,8 @@ def _json_type(seen: pa.DataType, wanted: pa.DataType) -> pa.DataType:
 def _lines(block: Block, rows: int) -> Rows | None:
     """The line number of each row; None if rows and lines cannot be matched."""
     count = block.text.count(b"\n")
-    if rows == count:
+    # A blank line and a line of two objects would make up for each other.
+    if rows == count and not BLANK_LINE.search(block.text):
         return np.arange(block.line, block.line + count)
     filled = [n for n, text in enumerate(block.text.split(b"\n"), block.line) if text.strip()]
     return np.array(filled, dtype=np.int64) if len(filled) == rows else None
