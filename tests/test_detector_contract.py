@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillwatch import folds
+from stillwatch import folds, traits
 from stillwatch.detectors import Detector, Example, pairs, run_detector
 from stillwatch.detectors._rows import inputs
 from stillwatch.errors import EngineError
@@ -260,6 +260,17 @@ def test_engines_agree_on_what_detectors_stand_on(engines: tuple[Engine, Engine]
 def test_engines_agree_on_the_evidence(engines: tuple[Engine, Engine], name: str) -> None:
     left, right = (run_detector(engine, ALL[name]) for engine in engines)
     assert not difference(left, right)
+
+
+@pytest.mark.spark
+def test_engines_agree_on_what_traits_stand_on(engines: tuple[Engine, Engine]) -> None:
+    for engine in engines:
+        for name, sql in traits.STEPS.items():
+            engine.step(name, sql, {})
+    for table in traits.STEPS:
+        left, right = (engine.rows(table) for engine in engines)
+        assert left.num_rows, table
+        assert not difference(left, right), table
 
 
 def test_the_small_log_makes_detectors_speak() -> None:

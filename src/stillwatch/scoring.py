@@ -24,9 +24,9 @@ from stillwatch.traits import Ground, traits
 from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
 from stillwatch.weighing import TRAITS, Weights
 
-PROVEN = 0.95
-"""Confidence in a campaign each of whose axes is proven, whatever its odds: such clusters of look-alikes were not
-seen in 20 worlds."""
+PROVEN = 0.9
+"""Confidence in a campaign each of whose axes is proven, and that plainly asks for training data, though its odds are
+not long."""
 DOUBT = 5.0
 """Bits below nought down to which an account stays in a group it is of one piece with
 (``membership.Rules.doubtful``), and one."""
@@ -41,9 +41,9 @@ class Rules:
     of false campaigns among those at least as strong of at most ``q_value``.
 
     What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and
-    so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits: ``families`` traces of 3 bits and
-    ``coordination_bits``, ``extraction_bits``, ``concealment_bits``. ``worth`` bits of odds send a case to review. ``cover`` and
-    ``lift`` are what a shared value needs to be named.
+    so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is
+    plain: ``families`` traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
+    ``worth`` bits of odds send a case to review. ``cover`` and ``lift`` are what a shared value needs to be named.
     """
 
     smallest: int = 8
@@ -253,28 +253,32 @@ def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     need = next(bits for least, bits in rules.act if case.size >= least)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
     weighty = draft.odds >= need and q_value <= rules.q_value and seen
-    passes = case.size >= rules.smallest and (weighty or proven(draft, rules))
+    plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= PLAIN and not doubted(draft, rules)
+    passes = case.size >= rules.smallest and (weighty or plain)
     if any(a.explains for a in draft.alternatives):
         outcome = Outcome.REVIEW if passes and draft.bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
     elif passes:
         outcome = Outcome.CAMPAIGN
     else:
         outcome = Outcome.REVIEW if draft.odds >= rules.worth else Outcome.LET_GO
-    confidence = max(draft.confidence, PROVEN if proven(draft, rules) else 0.0) if outcome is Outcome.CAMPAIGN else 0.0
+    confidence = max(draft.confidence, PROVEN if plain else 0.0) if outcome is Outcome.CAMPAIGN else 0.0
     return replace(draft, outcome=outcome, confidence=confidence, q_value=q_value, risk=member_risk(case, confidence))
 
 
 def proven(draft: Verdict, rules: Rules) -> bool:
-    """Whether each axis is proven on its own, by exhibits measured on members that other families picked: then odds
-    do not matter."""
+    """Whether each axis is proven on its own, by exhibits measured on members that other families picked."""
     tied = {TRACES[f] for f in FAMILIES if draft.evidence.get(f, 0) >= 3 and f not in ("migration", "content")}
     return (
-        draft.odds >= (rules.unlikely if draft.case.size >= rules.act[0][0] else rules.act[0][1])
-        and len(tied) >= rules.families
+        len(tied) >= rules.families
         and draft.bits[Axis.COORDINATION] >= rules.coordination_bits
         and draft.bits[Axis.EXTRACTION] >= rules.extraction_bits
         and draft.bits[Axis.CONCEALMENT] >= rules.concealment_bits
     )
+
+
+def doubted(draft: Verdict, rules: Rules) -> bool:
+    """Whether the odds speak against a case so far that no proof of its axes makes up for it: the fewer accounts, the sooner."""
+    return draft.odds < (rules.unlikely if draft.case.size >= rules.act[0][0] else rules.act[0][1])
 
 
 def member_risk(case: Case, confidence: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.store import Engine
 
 STEPS = {
+    "trait_start": "SELECT min(time) AS first FROM facts",
     "trait_totals": """
         SELECT a.customer AS account, count(*) AS n, avg(coalesce(f.elicitation, 0)) AS read,
                avg(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
@@ -28,8 +29,8 @@ STEPS = {
                avg(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
                avg(coalesce(f.appetite, 0)) AS appetite, avg(ln(1 + coalesce(f.output_tokens, 0))) AS written,
                date_diff('hour', min(f.time), max(f.time)) AS hours,
-               date_diff('hour', TIMESTAMPTZ '2020-01-01', min(f.time)) AS began
-        FROM facts f JOIN accounts a ON a.account = f.account
+               date_diff('hour', max(s.first), min(f.time)) AS began
+        FROM facts f JOIN accounts a ON a.account = f.account CROSS JOIN trait_start s
         GROUP BY a.customer""",
     "trait_practice": """
         SELECT a.customer AS account, f.wording AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
@@ -63,7 +64,8 @@ STEPS = {
         FROM models m
         JOIN facts f ON f.time >= m.released_at AND f.time < m.released_at + INTERVAL 24 HOUR
         JOIN accounts a ON a.account = f.account
-        WHERE m.released_at > (SELECT min(time) FROM facts)
+        CROSS JOIN trait_start s
+        WHERE m.released_at > s.first
         GROUP BY a.customer""",
     "trait_accounts": """
         SELECT customer AS account, min(programme) AS programme, min(verification) AS verification, min(plan) AS plan,
