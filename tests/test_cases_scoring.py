@@ -319,7 +319,7 @@ def test_fewer_accounts_need_longer_odds(least: int, bits: float) -> None:
 
 
 PROVEN_BITS = {
-    Axis.COORDINATION: RULES.coordination_bits, Axis.EXTRACTION: PLAIN,
+    Axis.COORDINATION: RULES.coordination_bits, Axis.EXTRACTION: RULES.plain,
     Axis.CONCEALMENT: RULES.concealment_bits,
 }  # fmt: skip
 TWO_TRACES = {"identity": 3.0, "template": 3.0}

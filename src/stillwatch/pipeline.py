@@ -124,8 +124,10 @@ def weigh(
 
 
 def apart(verdicts: list[scoring.Verdict]) -> tuple[list[grouping.Found], list[grouping.Found]]:
-    """Clusters each of whose axes is proven, and the others, with the scores of their members."""
-    proven = [v.outcome is Outcome.CAMPAIGN and scoring.proven(v, scoring.Rules()) for v in verdicts]
+    """Clusters each of whose axes is proven, to be left whole whatever comes of them, and the others, with the scores
+    of their members."""
+    rules = scoring.Rules()
+    proven = [v.outcome is not Outcome.LET_GO and scoring.proven(v, rules) and v.odds >= 0 for v in verdicts]
     found = [(v.case.members, v.case.scored) for v in verdicts]
     return [f for f, p in zip(found, proven) if p], [f for f, p in zip(found, proven) if not p]
 

@@ -53,6 +53,7 @@ class Rules:
     concealment: float = 1.0
     families: int = 2
     unlikely: float = 1.0
+    plain: float = 4.0
     coordination_bits: float = 16.0
     extraction_bits: float = 3.0
     concealment_bits: float = 2.0
@@ -253,7 +254,7 @@ def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     need = next(bits for least, bits in rules.act if case.size >= least)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
     weighty = draft.odds >= need and q_value <= rules.q_value and seen
-    plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= PLAIN and not doubted(draft, rules)
+    plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)
     passes = case.size >= rules.smallest and (weighty or plain)
     if any(a.explains for a in draft.alternatives):
         outcome = Outcome.REVIEW if passes and draft.bits[Axis.EXTRACTION] >= PLAIN else Outcome.LET_GO
