@@ -226,7 +226,7 @@ def test_twice_gives_the_same(world: World, scan: Scan, result: Result) -> None:
         assert first == second
 
 
-@pytest.mark.xfail(strict=True, reason="at the edge of a group one or two accounts change sides: sketches are keyed")
+@pytest.mark.xfail(strict=True, reason="at the edge of a group an account changes sides: sketches are keyed")
 def test_another_key_flags_the_same_accounts(world: World, scan: Scan, result: Result, base: Path) -> None:
     (base / "other").write_text("another key, as good as the first one")
     found = whole(world, scan, world.folder / "exchanges", key=base / "other")
@@ -335,9 +335,7 @@ def otlp(row: dict[str, Any]) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"scope": {}, "spans": [span]}]}]}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="at the edge of a group one or two accounts change sides: fewer settings are known"
-)
+@pytest.mark.xfail(strict=True, reason="at the edge of a group an account changes sides: fewer settings are known")
 @pytest.mark.parametrize("form", [litellm, otlp], ids=["litellm", "otlp"])
 def test_straight_from_a_gateway(
     form: Callable[[dict[str, Any]], dict[str, Any]], world: World, scan: Scan, result: Result, base: Path
