@@ -26,6 +26,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from stillwatch.evaluation.measures import Rate
+from worlds import seeds_of
+
 HERE = Path(__file__).resolve().parent
 LEAST = 50
 """Accounts from which on a campaign that shares something must be found."""
@@ -88,9 +91,10 @@ def show(rows: list[dict[str, Any]]) -> None:
     accused = [r["evaluation"]["precision"] for r in rows]
     right, all_ = sum(a["hits"] for a in accused), sum(a["total"] for a in accused)
     worst = min((a["value"] for a in accused if a["value"] is not None), default=None)
-    low, high = wilson(right, all_)
+    pooled = Rate(right, all_)
     console.print(
-        f"{len(rows)} worlds, {all_:,} accused, precision {right / max(1, all_):.4f} ({low:.4f}-{high:.4f}), worst world {worst}"
+        f"{len(rows)} worlds, {all_:,} accused, precision {right / max(1, all_):.4f} ({pooled.low:.4f}-{pooled.high:.4f}), "
+        f"worst world {worst}"
     )
     reported = [c for r in rows for c in r["evaluation"]["reported"]]
     console.print(f"campaigns reported {len(reported)}, false {sum(c['is_false'] for c in reported)}")
@@ -147,13 +151,13 @@ def look_alikes(rows: list[dict[str, Any]]) -> Table:
             total[p["name"]] += p["accused"]["total"]
             risk[p["name"]] = max(risk[p["name"]], p["highest_risk"] or 0.0)
     for name in sorted(total, key=lambda n: -hits[n] / max(1, total[n])):
-        low, high = wilson(hits[name], total[name])
+        rate = Rate(hits[name], total[name])
         table.add_row(
             name,
             f"{total[name]:,}",
             str(hits[name]),
             f"{hits[name] / max(1, total[name]):.4f}",
-            f"{low:.4f}-{high:.4f}",
+            f"{rate.low:.4f}-{rate.high:.4f}",
             f"{risk[name]:.3f}",
         )
     return table
@@ -182,21 +186,6 @@ def times(rows: list[dict[str, Any]]) -> None:
             f"named before (median) {np.median(before) if before else float('nan'):.3f} of the harvest; "
             f"new heads: {len(heads)} campaigns, median exchanges {np.median(heads) if heads else float('nan'):.1f}"
         )
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    if not total:
-        return 0.0, 1.0
-    z, p = 1.96, hits / total
-    middle, half = p + z * z / (2 * total), z * np.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return float((middle - half) / (1 + z * z / total)), float((middle + half) / (1 + z * z / total))
-
-
-def seeds_of(text: str) -> list[int]:
-    """``11-30`` or ``7``."""
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last or first) + 1))
 
 
 def parse() -> argparse.Namespace:

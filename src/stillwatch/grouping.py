@@ -72,8 +72,10 @@ def rejoined(ground: Ground, clusters: list[Found], weights: Weights) -> list[Fo
     for members, _ in sorted(clusters, key=lambda c: -len(c[0])):
         group = weighed(ground, members, weights)
         for k, other in enumerate(standing):
+            if not akin(ground, group, other):
+                continue
             union = weighed(ground, np.union1d(group.members, other.members), weights)
-            if akin(ground, group, other) and union.bits >= max(group.bits, other.bits) - SAME:
+            if union.bits >= max(group.bits, other.bits) - SAME:
                 standing[k] = union
                 break
         else:

@@ -40,6 +40,7 @@ KIND_CEILING = np.array([CEILING if KINDS[k].cap else DESCRIBED for k in KIND_NA
 KIND_CLIQUES = np.array([{"identity": 0.0, "template": 1.0}.get(KINDS[k].family, 5.0) for k in KIND_NAMES])
 """How common, beside a wording, a value must be to a group to tell who belongs: a class or an office in it shares its
 networks and its questions, but no two strangers share a card."""
+FAMILY_TRACE = np.array([TRACES[f] for f in FAMILIES])
 KIND_FAMILY = np.array([FAMILIES.index(KINDS[k].family) for k in KIND_NAMES])
 
 
@@ -226,13 +227,20 @@ def belonging(holdings: Holdings, members: np.ndarray, common: float = 0.0) -> S
     Of what is asked and from where, values that less than a part ``common`` of the members hold say nothing: strangers who use
     one public kit beside an operator who does too would otherwise vouch for each other.
     """
-    everybody = np.ones((len(members), len(FAMILIES)), bool)
-    tally = Tally.of(holdings, members, everybody, common)
-    candidates, kinds = match(holdings, members, tally, everybody)
-    lacking = missed(kinds[np.searchsorted(candidates, members)])
+    _, candidates, kinds, lacking = held_against(holdings, members, common)
     found = by_family(kinds)
     total = once(found) + np.log2(len(members) / holdings.n) + (~marking(kinds)) @ lacking
     return Scored(candidates, found, total)
+
+
+def held_against(
+    holdings: Holdings, members: np.ndarray, common: float
+) -> tuple[Tally, np.ndarray, np.ndarray, np.ndarray]:
+    """What marks a group all of whose members count, the candidates, their bits by kind, and what lacking each kind costs."""
+    everybody = np.ones((len(members), len(FAMILIES)), bool)
+    tally = Tally.of(holdings, members, everybody, common)
+    candidates, kinds = match(holdings, members, tally, everybody)
+    return tally, candidates, kinds, missed(kinds[np.searchsorted(candidates, members)])
 
 
 def marking(kinds: np.ndarray) -> np.ndarray:
@@ -248,8 +256,7 @@ def missed(kinds: np.ndarray) -> np.ndarray:
 
 def once(bits: np.ndarray) -> np.ndarray:
     """Total of bits (accounts, families), of families that read one trace the one that says most."""
-    traces = np.array([TRACES[f] for f in FAMILIES])
-    loudest = [bits[:, traces == t] for t in np.unique(traces)]
+    loudest = [bits[:, t == FAMILY_TRACE] for t in np.unique(FAMILY_TRACE)]
     told = [np.take_along_axis(b, np.abs(b).argmax(axis=1)[:, None], axis=1)[:, 0] for b in loudest]
     return np.asarray(np.sum(told, axis=0))
 
@@ -276,6 +283,5 @@ def support(holdings: Holdings, members: np.ndarray) -> np.ndarray:
     first = score(holdings, members)
     row = np.searchsorted(first.accounts, members)
     bits, total = first.bits[row], first.total[row]
-    traces = np.array([TRACES[f] for f in FAMILIES])
-    mine = np.stack([np.maximum(bits[:, traces == t], 0).sum(axis=1) for t in traces], axis=1)
+    mine = np.stack([np.maximum(bits[:, t == FAMILY_TRACE], 0).sum(axis=1) for t in FAMILY_TRACE], axis=1)
     return np.asarray(total[:, None] - mine >= VOUCH)

@@ -18,14 +18,12 @@ from stillwatch.membership import (
     KIND_TELLS,
     Rules,
     Scored,
-    Tally,
     by_family,
     by_kind,
+    held_against,
     marking,
-    match,
-    missed,
     once,
-)  # fmt: skip
+)
 from stillwatch.types import FAMILIES
 
 _MIX = np.array([(0x9E3779B97F4A7C15 * (2 * k + 1)) & 0x7FFFFFFFFFFFFFFF for k in range(len(KIND_NAMES))], np.int64)
@@ -54,9 +52,7 @@ class Profile:
     @classmethod
     def of(cls, holdings: Holdings, case: Case) -> Profile:
         """The profile of a judged case."""
-        everybody = np.ones((case.size, len(FAMILIES)), bool)
-        tally = Tally.of(holdings, case.members, everybody, COMMON)
-        candidates, kinds = match(holdings, case.members, tally, everybody)
+        tally, _, _, lacking = held_against(holdings, case.members, COMMON)
         kind = holdings.kind[tally.values]
         keys = keys_of(kind, holdings.value[tally.values])
         order = np.argsort(keys)
@@ -64,8 +60,7 @@ class Profile:
         taken = rows["taken"].to_numpy() / rows["exchanges"].to_numpy()
         return cls(
             keys[order], tally.gain()[order], kind[order], float(np.log2(case.size / holdings.n)),
-            missed(kinds[np.searchsorted(candidates, case.members)]),
-            np.sort(case.tables["case_markers"]["wording"].to_numpy()), float(PART * np.median(taken)),
+            lacking, np.sort(case.tables["case_markers"]["wording"].to_numpy()), float(PART * np.median(taken)),
         )  # fmt: skip
 
     def score(self, accounts: np.ndarray, row: np.ndarray, kind: np.ndarray, keys: np.ndarray) -> Scored:

@@ -9,7 +9,7 @@ The last step is a scan of the whole log, so both end with the same answer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stillwatch import campaigns, pivots, wordings
+from stillwatch import campaigns, wordings
 from stillwatch.arrivals import Arrivals, pair_of
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
@@ -26,6 +26,7 @@ from stillwatch.intake import Intake, Log, keep, mapped, open_log, release_times
 from stillwatch.ledger import NEVER, Ledger
 from stillwatch.membership import Rules
 from stillwatch.pipeline import blindness, run_of, weigh
+from stillwatch.pipeline import judge as judge_all
 from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
 from stillwatch.profiles import profiles
@@ -198,7 +199,7 @@ def step(watch: Watch, arrivals: Arrivals, judge: Judge, end: int, until: int, p
     arrivals.wording[rows] = watch.wrappers.assign(arrivals.sketches[rows])
     arrivals.system[rows] = mapped(arrivals.system[rows], *watch.systems)
     greet(watch, arrivals, rows, judge.seats, end)
-    watch.unexplained += int(arrivals.elicited[rows][watch.ledger.owner[arrivals.customer[rows]] == NEVER].sum())
+    watch.unexplained += unexplained(watch.ledger, arrivals, rows)
     if watch.schedule.due(until, watch.unexplained):
         rejudge(watch, arrivals, judge, end)
         progress.stage("watch")
@@ -233,9 +234,13 @@ def rejudge(watch: Watch, arrivals: Arrivals, judge: Judge, at: int) -> None:
     watch.book = Book.of([(n, Profile.of(holdings, v.case)) for n, v in zip(numbers, accused)])
     watch.tried = np.zeros(0, np.int64)
     watch.shared = np.sort(keys_of(holdings.kind, holdings.value)[holdings.holders >= 2])
-    rows = arrivals.order[: watch.until]
-    watch.unexplained = int(arrivals.elicited[rows][watch.ledger.owner[arrivals.customer[rows]] == NEVER].sum())
+    watch.unexplained = unexplained(watch.ledger, arrivals, arrivals.order[: watch.until])
     watch.schedule.done(watch.until, watch.unexplained)
+
+
+def unexplained(ledger: Ledger, arrivals: Arrivals, rows: np.ndarray) -> int:
+    """How many of these rows read like training data and are of no known campaign."""
+    return int(arrivals.elicited[rows][ledger.owner[arrivals.customer[rows]] == NEVER].sum())
 
 
 def load(watch: Watch, arrivals: Arrivals, judge: Judge) -> None:
@@ -293,10 +298,7 @@ def conclude(
     progress: Progress,
 ) -> Findings:
     """The last step: a scan of all that the engine holds, under the names that the ledger knows."""
-    verdicts, holdings = weigh(engine, len(intake.accounts), detectors, config, progress)
-    names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
-    moves = pivots.find(engine, names.models) if verdicts else {}
-    judged = campaigns.name(verdicts, holdings, names, moves, moment(at))
+    judged = judge_all(engine, intake, detectors, config, moment(at), progress)
     progress.stage("conclude")
     number = intake.accounts.find
     members = [np.sort(number(pa.array([m.account_id for m in c.members]))) for c in judged.campaigns]
@@ -308,7 +310,9 @@ def conclude(
         )
         for c, n in zip(judged.campaigns, numbers)
     )  # fmt: skip
-    return Findings(told, judged.review, judged.let_go, flagged_accounts(names.accounts, told, judged.review, ledger))
+    return Findings(
+        told, judged.review, judged.let_go, flagged_accounts(intake.accounts.names, told, judged.review, ledger)
+    )
 
 
 def flagged_accounts(
@@ -341,8 +345,3 @@ def history(ledger: Ledger) -> list[dict[str, Any]]:
 def moment(us: int) -> datetime:
     """Microseconds since 1970 as a moment in UTC."""
     return _EPOCH + timedelta(microseconds=us)
-
-
-def settings_of(every: timedelta) -> Mapping[str, Any]:
-    """What a replay adds to the settings in ``run.json``."""
-    return {"every_s": every.total_seconds()}

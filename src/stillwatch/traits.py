@@ -20,6 +20,19 @@ import pyarrow as pa
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.store import Engine
 
+PRACTICE = """
+        SELECT a.customer AS account, f.{column} AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
+               sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
+               sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
+               sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
+               sum(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.output_tokens, 0))) AS written,
+               count(DISTINCT f.prompt) AS prompts
+        FROM facts f JOIN accounts a ON a.account = f.account
+        WHERE f.{column} <> 0 AND f.{column} IN (SELECT value FROM holders WHERE kind = '{column}')
+        GROUP BY a.customer, f.{column}
+        """
+"""What is asked by customer and ``column``: a wording or a system text that several hold."""
+
 STEPS = {
     "trait_start": "SELECT min(time) AS first FROM facts",
     "trait_totals": """
@@ -32,26 +45,7 @@ STEPS = {
                date_diff('hour', max(s.first), min(f.time)) AS began
         FROM facts f JOIN accounts a ON a.account = f.account CROSS JOIN trait_start s
         GROUP BY a.customer""",
-    "trait_practice": """
-        SELECT a.customer AS account, f.wording AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
-               sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
-               sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
-               sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
-               sum(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.output_tokens, 0))) AS written,
-               count(DISTINCT f.prompt) AS prompts
-        FROM facts f JOIN accounts a ON a.account = f.account
-        WHERE f.wording <> 0 AND f.wording IN (SELECT value FROM holders WHERE kind = 'wording')
-        GROUP BY a.customer, f.wording
-        UNION ALL
-        SELECT a.customer AS account, f.system AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
-               sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
-               sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
-               sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
-               sum(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.output_tokens, 0))) AS written,
-               count(DISTINCT f.prompt) AS prompts
-        FROM facts f JOIN accounts a ON a.account = f.account
-        WHERE f.system <> 0 AND f.system IN (SELECT value FROM holders WHERE kind = 'system')
-        GROUP BY a.customer, f.system""",
+    "trait_practice": "UNION ALL".join(PRACTICE.format(column=c) for c in ("wording", "system")),
     "trait_sites": """
         SELECT account, net, share FROM (
             SELECT a.customer AS account, f.net AS net, count(*) * 1.0 / sum(count(*)) OVER (PARTITION BY a.customer) AS share,
@@ -124,11 +118,7 @@ class Ground:
         n = totals["n"].astype(float)
         base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
         totals["volume"] = np.log(np.maximum(1, n))
-        base |= {
-            "volume_spread": float(totals["volume"][n > 0].std()),
-            "volume": float(np.median(totals["volume"][n > 0])),
-        }
-        base["lasting"] = float(np.median(totals["hours"][n > 0]))
+        base["volume_spread"] = float(totals["volume"][n > 0].std())
         declared["vouched"] = np.isin(declared["verification"].astype(str), ("contract", "id", "domain"))
         declared["taught"] = np.isin(declared["programme"].astype(str), ("education", "research", "startup"))
         known = (declared["billing"] != 0) & (declared["phone"] != 0)
