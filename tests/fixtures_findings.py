@@ -202,7 +202,7 @@ SHAPES = (
         {"agentic_coding": 0.64, "tool_use": 0.21, "coding": 0.15},
         "1,480 accounts with four requests a day each were signed up in bursts and share out agentic coding tasks; "
         "half of them moved to the new model on the day it came out.",
-        camouflage=0.55, q_value=0.0021, confidence=0.9971, pivot=Pivot("aster-5", 0.513, 0.064),
+        camouflage=0.55, q_value=0.0021, confidence=0.9971, pivot=Pivot("aster-5", 0.513, 0.064, 0.402, 0.622, 0.331, 0.561),
         alternatives=REJECTED[:3],
     ),
     Shape(

@@ -20,6 +20,8 @@ from stillwatch.scoring import Verdict, judge
 from stillwatch.traits import Ground
 from stillwatch.types import FAMILIES, Alternative, Axis, Campaign, Member, Outcome, Pivot
 
+MOVED = Pivot("model-1", 0.9, 0.1, 0.8, 0.95, 0.6, 0.9)
+
 
 @dataclass
 class Named:
@@ -47,7 +49,7 @@ def named() -> Iterator[Named]:
         clusters = [(members, vouched(holdings, members)) for members in planted.clusters.values()]
         verdicts = judge(convene(engine, holdings, clusters), Ground.load(engine, holdings), signals())
     names = Names(pa.array([f"acct-{a}" for a in range(accounts)]), ["model-1"])
-    judged = name(verdicts, holdings, names, {0: Pivot("model-1", 0.9, 0.1)}, START)
+    judged = name(verdicts, holdings, names, {0: MOVED}, START)
     yield Named(planted, holdings, dict(zip(planted.clusters, verdicts)), names, judged)
 
 
@@ -164,7 +166,7 @@ def test_days_models_capabilities_and_pivot(named: Named) -> None:
     assert [d.day for d in campaign.days] == sorted({d.day for d in campaign.days})
     assert campaign.models == ("model-1",)
     assert campaign.capabilities == {"math_reasoning": 1.0}
-    assert campaign.pivot == Pivot("model-1", 0.9, 0.1), "pivots go by case number"
+    assert campaign.pivot == MOVED, "pivots go by case number"
     assert named.called("ring").pivot is None
     assert sum(d.distillation for d in named.called("chatty").days) == 240, "their wording marks them"
 

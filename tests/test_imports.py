@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "stillwatch"
 
 LAYERS = (
     ("types", "errors"),
-    ("config", "tables", "privacy", "windows", "kinds", "numbering", "plugins", "progress"),
+    ("config", "tables", "privacy", "windows", "kinds", "numbering", "plugins", "progress", "intervals"),
     ("store",),
     ("adapters", "fingerprints", "detectors", "responders"),
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 
 from stillwatch import (
@@ -95,7 +96,8 @@ def judge(
     verdicts, holdings = weigh(engine, len(intake.accounts), detectors, config, progress)
     names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
     # Without a case there are no tables of cases to look for moves in.
-    moves = pivots.find(engine, names.models) if verdicts else {}
+    suspected = [v.case.members for v in verdicts if v.outcome is not Outcome.LET_GO]
+    moves = pivots.find(engine, names.models, np.concatenate([np.zeros(0, np.int64), *suspected])) if verdicts else {}
     return campaigns.name(verdicts, holdings, names, moves, at)
 
 

@@ -97,11 +97,24 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Pivot:
-    """Share of a campaign's traffic on a new model in the 24 h after its release, beside that of honest accounts."""
+    """Share of a campaign's extraction on a new model in the 24 h after its release, beside that of comparable honest accounts.
+
+    ``share_low`` to ``share_high`` is the share's 95 % interval, ``more_low`` to ``more_high`` that of how much more it is than
+    the benign one.
+    """
 
     model: str
     share_24h: float
     benign_share_24h: float
+    share_low: float
+    share_high: float
+    more_low: float
+    more_high: float
+
+    def __post_init__(self) -> None:
+        more = self.share_24h - self.benign_share_24h
+        if not self.share_low <= self.share_24h <= self.share_high or not self.more_low <= more <= self.more_high:
+            raise ValueError(f"a pivot to {self.model!r} lies outside of its intervals")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,11 @@ is no "cluster of its own" that is partly right.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-Z95 = 1.959963984540054
-"""Standard normal quantile that leaves 2.5 % on either side."""
+from stillwatch.intervals import wilson
 
 Overlap = NDArray[np.int64]
 
@@ -36,18 +34,11 @@ class Rate:
 
     @property
     def low(self) -> float:
-        return max(0.0, self._centre() - self._half_width()) if self.hits else 0.0
+        return wilson(self.hits / self.total, self.total)[0] if self.total else 0.0
 
     @property
     def high(self) -> float:
-        return min(1.0, self._centre() + self._half_width()) if self.hits < self.total else 1.0
-
-    def _centre(self) -> float:
-        return (self.hits + Z95**2 / 2) / (self.total + Z95**2)
-
-    def _half_width(self) -> float:
-        n, p = self.total, self.hits / self.total
-        return Z95 * sqrt(p * (1 - p) * n + Z95**2 / 4) / (n + Z95**2)
+        return wilson(self.hits / self.total, self.total)[1] if self.total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
