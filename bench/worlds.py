@@ -6,8 +6,9 @@
 
 Each seed's log is simulated, scanned, held against its truth and probed for giveaways, each step in its own process.
 ``--without`` scans it again with columns taken out: ``content`` (system, prompt, response), ``accounts`` (no accounts
-file) or ``network`` (addresses and TLS prints of exchanges and sign-ups). OUT/worlds.jsonl keeps everything measured, a
-line each; what is there for the same options and code is not measured again. Logs and results go unless --keep.
+file), ``network`` (addresses and TLS prints of exchanges and sign-ups), ``system``, ``ja4``, ``card`` (instrument and
+issuer) or ``signup_time``. OUT/worlds.jsonl keeps everything measured, a line each; what is there for the same options
+and code is not measured again. Logs and results go unless --keep.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ DROPPED = {
     "content": ("system", "prompt", "response"),
     "accounts": (),
     "network": ("ip", "asn", "country", "ja4", "signup_ip", "signup_ja4"),
+    "system": ("system",),
+    "ja4": ("ja4", "signup_ja4"),
+    "card": ("payment_hash", "payment_issuer"),
+    "signup_time": ("created_at",),
 }
 WHOLE = "nothing"
 MANY_ACCOUNTS = 50
