@@ -4,10 +4,10 @@
     python bench/exam.py --generator heldout --seeds 11-30 --look-alikes-only --prompts P --traces T --out runs/quiet
     python bench/exam.py --generator drawn --seeds 11-14 --replay 1h --prompts P --traces T --out runs/replay
 
-Generators are the packages beside this file (``drawn``, ``heldout``). ``--weights FILE`` judges by other weights than
-the package's, such as those learnt without this generator. Figures are pooled over worlds: precision with its
-interval, the share accused in every look-alike class, recall by class of campaign, pieces and purity. OUT/exam.jsonl
-keeps a line for each world; worlds and results go unless --keep.
+Generators are the packages beside this file (``drawn``, ``heldout``, ``strangers``). ``--weights FILE`` judges by
+other weights than the package's, such as those learnt without this generator. Figures are pooled over worlds:
+precision with its interval, the share accused in every look-alike class, recall by class of campaign, pieces and
+purity. OUT/exam.jsonl keeps a line for each world; worlds and results go unless --keep.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def times(rows: list[dict[str, Any]]) -> None:
 def parse() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generator", choices=("drawn", "heldout"), required=True)
+    parser.add_argument("--generator", choices=("drawn", "heldout", "strangers"), required=True)
     parser.add_argument("--seeds", type=seeds_of, nargs="+", required=True, help="such as 11-30, or 3 8")
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--traces", type=Path, required=True)
