@@ -3,7 +3,7 @@
     python bench/ablation.py families WORLD... --out runs/ablation
     python bench/ablation.py columns WORLD... --out runs/ablation
     python bench/ablation.py camouflage --seeds 1-3 --prompts P --traces T --out runs/ablation
-    python bench/ablation.py sizes --seeds 1-3 --prompts P --traces T --out runs/ablation --markdown
+    python bench/ablation.py sizes --seeds 1-3 --prompts P --traces T --out runs/ablation --only 10 30 100 --markdown
 
 A WORLD is a folder with exchanges/, accounts.parquet, models.csv and the truth: `stillwatch simulate` and the generators
 beside this file write such. ``families`` judges each again with one family of evidence taken out (evaluation/families.py
@@ -42,6 +42,9 @@ SHAPES = ("balanced_reasoning", "tagged_traces", "many_pathways", "trace_cleanin
 """Campaigns of woven worlds; where not all fit beside the honest accounts, each seed begins at another."""
 USUAL_SIZE, USUAL_CAMOUFLAGE = 300, 0.3
 """Where a table turns the other."""
+CASES: dict[str, Sequence[Any]] = {
+    "families": (WHOLE, *FAMILIES), "columns": (WHOLE, *DROPPED), "camouflage": CAMOUFLAGE, "sizes": SIZES,
+}  # fmt: skip
 RATES = ("precision", "recall", "found", "wrong")
 Row = dict[str, Any]
 
@@ -121,10 +124,11 @@ def run_woven(options: argparse.Namespace, seed: int, value: float) -> dict[str,
 
 
 def cases_of(options: argparse.Namespace) -> list[Any]:
-    """What is turned, in the order of the table's rows."""
-    if options.table == "families":
-        return [WHOLE, *FAMILIES]
-    return {"columns": [WHOLE, *DROPPED], "camouflage": list(CAMOUFLAGE), "sizes": list(SIZES)}[options.table]
+    """What is turned, in the order of the table's rows; those that ``--only`` names, if any."""
+    cases = CASES[options.table]
+    if unknown := set(options.only) - set(map(str, cases)):
+        raise SystemExit(f"no case {', '.join(sorted(unknown))}; there are: {', '.join(map(str, cases))}")
+    return [case for case in cases if not options.only or str(case) in options.only]
 
 
 def key_of(*what: Any) -> str:
@@ -229,6 +233,7 @@ def parse() -> argparse.Namespace:
             table.add_argument("--per-account", type=int, default=40, help="exchanges an account")
             table.add_argument("--prompts", type=Path, help="folder of real prompts for the simulator")
             table.add_argument("--traces", type=Path, help="folder of real timings for the simulator")
+        table.add_argument("--only", nargs="+", default=[], help=f"of {', '.join(map(str, CASES[name]))}")
         table.add_argument("--out", type=Path, required=True, help="folder of ablation.jsonl")
         table.add_argument("--markdown", action="store_true", help="print Markdown, for documents")
     return parser.parse_args()
