@@ -91,11 +91,16 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scan]:
     monkeypatch.chdir(tmp_path)
 
     def run(
-        lines: list[str], *, accounts: list[str] | None = None, options: tuple[str, ...] = (), name: str = "log.ndjson"
+        lines: list[str],
+        *,
+        accounts: list[str] | None = None,
+        options: tuple[str, ...] = (),
+        name: str = "log.ndjson",
+        command: str = "scan",
     ) -> Ran:
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / name).write_text("\n".join(lines) + "\n")
-        arguments = ["scan", f"in/{name}", "--out", "out", *options]
+        arguments = [command, f"in/{name}", "--out", "out", *options]
         if accounts is not None:
             (tmp_path / "in" / "accounts.ndjson").write_text("\n".join(accounts) + "\n")
             arguments += ["--accounts", "in/accounts.ndjson"]
@@ -104,7 +109,8 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scan]:
             code = cli.main(arguments)
         assert [str(p) for p in temporary.rglob("*")] == [], "nothing stays in the temporary folder"
         files = {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-        return Ran(code, said.getvalue(), {n: t for n, t in files.items() if not n.startswith("in/")} | columns(out))
+        files = {n: t for n, t in files.items() if not n.startswith("in/")}
+        return Ran(code, said.getvalue(), files | columns(out) | columns(tmp_path / "state"))
 
     yield run
     monkeypatch.undo()
@@ -112,8 +118,12 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scan]:
 
 
 def columns(out: Path) -> dict[str, bytes]:
-    """Parquet compresses its pages: its rows as text."""
-    return {f"{p.name} rows": str(pq.read_table(p).to_pylist()).encode() for p in out.rglob("*.parquet")}
+    """Parquet and npz compress what they hold: it as text."""
+    rows = {f"{p.name} rows": str(pq.read_table(p).to_pylist()).encode() for p in out.rglob("*.parquet")}
+    for path in out.rglob("*.npz"):
+        with np.load(path, allow_pickle=False) as held:
+            rows[f"{path.name} arrays"] = str({n: held[n].tolist() for n in held.files}).encode()
+    return rows
 
 
 FARM, TOWN = range(40), range(40, 140)
@@ -160,6 +170,18 @@ def test_the_run_as_json_tells_none_either(scan: Scan) -> None:
     ran = scan(LOG[:50], options=("--json",))
     assert '"version"' in ran.said
     assert ran.leaked() == []
+
+
+def test_the_state_of_a_replay_holds_hashes_and_numbers_only(scan: Scan) -> None:
+    ran = scan(LOG, accounts=ACCOUNTS, command="replay", options=("--every", "5d", "--state", "state"))
+    assert ran.code in (0, 1), ran.said
+    kept = {n: t for n, t in ran.files.items() if n.startswith(("state/", "part-", "systems-", "rows-", "watch-"))}
+    assert any(b"'exchange'" in content for content in kept.values()), "the rows were read"
+    assert any(b"'ledger.owner'" in content for content in kept.values()), "the arrays were read"
+    assert ran.leaked() == []
+    assert [n for n, content in kept.items() if b"account-" in content or b"model-1" in content] == []
+    text = [n for n in kept if n.endswith(" rows") and b": '" in kept[n]]
+    assert text == [], "no column of text at all"
 
 
 def test_no_table_of_the_engine_holds_text_of_a_log(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,16 @@ import pyarrow as pa
 import pytest
 
 from fixtures_engine import Town, hashed, town
-from stillwatch.arrivals import Arrivals
+from stillwatch.arrivals import Arrivals, Seats
 from stillwatch.cases import Case, convene
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.intake import Intake
 from stillwatch.ledger import NEVER, Ledger
 from stillwatch.membership import Rules, belonging, vouched
 from stillwatch.recognition import Book, Profile, Seen, keys_of, recognise
-from stillwatch.replay import Watch, greet, seats_of
+from stillwatch.replay import greet
 from stillwatch.tables import FACTS, PROFILES
+from stillwatch.watch import Watch
 
 Held = dict[str, list[str]]
 Asked = list[tuple[str, bool]]
@@ -191,12 +192,12 @@ def later() -> tuple[Town, dict[str, np.ndarray]]:
 
 
 def greeted(known: Known, later: tuple[Town, dict[str, np.ndarray]], seats: np.ndarray | None = None) -> Ledger:
-    arrivals, profiles = arrived(later[0])
+    arrivals, _ = arrived(later[0])
     watch = Watch(Ledger.empty(len(later[0].log.accounts)), book=known.book, until=len(arrivals))
     for number, name in ((3, "campaign"), (5, "ring")):
         members = known.cases[name].members
         watch.ledger.join(members, np.full(len(members), number), 10)
-    greet(watch, arrivals, arrivals.order, seats_of(profiles) if seats is None else seats, 20)
+    greet(watch, arrivals, arrivals.order, Seats.of(arrivals).by(len(arrivals)) if seats is None else seats, 20)
     return watch.ledger
 
 
@@ -223,15 +224,26 @@ def test_a_declared_organisation_s_seats_are_never_accused(
     )
 
 
+def test_seats_are_known_once_the_second_has_arrived(later: tuple[Town, dict[str, np.ndarray]]) -> None:
+    arrivals, _ = arrived(later[0])
+    seats = Seats.of(arrivals)
+    first, second = later[1]["seats"]
+    place = int(np.flatnonzero(arrivals.account[arrivals.order] == second)[0])
+    assert (arrivals.account[arrivals.order[:place]] == first).any()
+    assert first not in seats.by(place)
+    assert first in seats.by(place + 1)
+    assert second not in seats.by(len(arrivals)), "one customer, under the number of its first account"
+
+
 def test_who_was_looked_at_is_looked_at_again_only_with_something_new(
     known: Known, later: tuple[Town, dict[str, np.ndarray]]
 ) -> None:
-    arrivals, profiles = arrived(later[0])
+    arrivals, _ = arrived(later[0])
     watch = Watch(Ledger.empty(len(later[0].log.accounts)), book=known.book, until=len(arrivals))
-    greet(watch, arrivals, arrivals.order, seats_of(profiles), 20)
+    greet(watch, arrivals, arrivals.order, Seats.of(arrivals).by(len(arrivals)), 20)
     first, tried = watch.ledger.owner.copy(), watch.tried
     watch.ledger.owner[:] = NEVER
-    greet(watch, arrivals, arrivals.order, seats_of(profiles), 30)
+    greet(watch, arrivals, arrivals.order, Seats.of(arrivals).by(len(arrivals)), 30)
     assert (first != NEVER).any()
     assert (watch.ledger.owner == NEVER).all()
     assert np.array_equal(watch.tried, tried)

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from fixtures_engine import weights_of
 from stillwatch import cli, weighing
-from stillwatch.replay import Schedule, last_step, steps
+from stillwatch.replay import last_step, steps
 from stillwatch.simulate import default_world, parse_campaign, simulate
+from stillwatch.watch import Schedule
 
 PLANTED = ("balanced_reasoning:50", "foreign_traces:50")
 EVERY = timedelta(days=7)

@@ -59,6 +59,13 @@ def test_many_campaigns_are_counted_not_listed() -> None:
     assert len(text.splitlines()) < 40
 
 
+def test_the_state_of_a_replay_is_told_by_its_size() -> None:
+    state = {"state_bytes": 134_000_000, "taken_up_rows": 1_200_000, "late_rows": 7}
+    text = shown(made.few(), made.run(state=state), 100)
+    assert "state     134 MB, 1,200,000 exchanges taken up from it, 7 exchanges came late" in text
+    assert "came late" not in shown(made.few(), made.run(state=state | {"late_rows": 0}), 100)
+
+
 def test_a_summary_without_anything_to_add_is_short() -> None:
     counts = replace(made.run().counts, exchanges_kept=0, exchanges_read=0, first_time=None, last_time=None)
     text = shown(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillwatch.errors import UsageError
-from stillwatch.windows import Window, lateness, parse_length
+from stillwatch.windows import Window, lateness, length_text, parse_length, parse_moment
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
@@ -70,3 +70,21 @@ def test_what_is_no_length_is_refused_with_a_hint(text: str) -> None:
         parse_length(text)
     assert repr(text) in str(refused.value)
     assert refused.value.hint
+
+
+@given(st.integers(1, 366 * 86_400))
+def test_a_length_reads_as_it_is_written(seconds: int) -> None:
+    length = timedelta(seconds=seconds)
+    assert parse_length(length_text(length)) == length
+
+
+def test_a_length_is_written_in_its_largest_unit() -> None:
+    texts = {"1h": 3600, "90m": 5400, "7d": 7 * 86_400, "61s": 61, "1.500000s": 1.5}
+    assert [length_text(timedelta(seconds=s)) for s in texts.values()] == list(texts)
+
+
+def test_a_moment_is_in_utc_unless_it_says_otherwise() -> None:
+    assert parse_moment("2026-03-01T12:00") == parse_moment("2026-03-01T13:00+01:00") == NOON
+    assert parse_moment("2026-03-01") == NOON - timedelta(hours=12)
+    with pytest.raises(UsageError, match="no time"):
+        parse_moment("noon")

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -141,6 +142,8 @@ def replay(
     map: Paths = (),
     config: Path | None = None,
     key: Path | None = None,
+    state: Path | None = None,
+    until: str | None = None,
     json_: JsonFlag = False,
     quiet: Flag = False,
 ) -> int:
@@ -150,6 +153,7 @@ def replay(
 
         stillwatch replay last-month/ --accounts accounts.parquet --out result
         stillwatch replay last-month/ --every 6h --out result --json
+        stillwatch replay log/ --key key --state state --out result
 
     Writes what scan writes, with the time each campaign was first told (detected_at) and
     each account first flagged (first_flagged_at; cleared_at where a later step took it
@@ -157,10 +161,13 @@ def replay(
 
     The last step judges the whole log, so campaigns and accounts are those of a scan.
 
+    With --state a later run over the same log, grown in between, takes up where this one
+    was, and ends as one run over all of it would.
+
     Parameters
     ----------
     exchanges
-        As for scan. Rows that a log holds late are taken at the time they happened.
+        As for scan. Rows that a log holds late are taken at the time they happened, unless a state was past it already.
     out
         Folder for the results; those of an earlier run there are replaced.
     every
@@ -177,6 +184,10 @@ def replay(
         Settings (TOML).
     key
         File with the secret for keyed hashes.
+    state
+        Folder to keep the state of the replay in, and to take it up from; it needs a key that lasts, --key or STILLWATCH_KEY.
+    until
+        Stop after the step that ends at or after this time (ISO 8601, UTC), as if the log ended there.
     json_
         Print run.json to stdout instead of the summary.
     quiet
@@ -184,17 +195,23 @@ def replay(
     """
     from stillwatch import config as settings
     from stillwatch import results
+    from stillwatch.checkpoint import Checkpoint, belonging
     from stillwatch.pipeline import Log
     from stillwatch.privacy import Privacy
     from stillwatch.progress import Progress
+    from stillwatch.replay import Plan
     from stillwatch.replay import replay as run_replay
-    from stillwatch.windows import parse_length
+    from stillwatch.windows import length_text, parse_length, parse_moment
 
     _check_out(out)
-    step = parse_length(every)
-    with Progress(quiet=quiet) as progress:
+    if state is not None:
+        _check_out(state, "--state")
+    length, set_up, privacy = parse_length(every), settings.load(config), Privacy.load(key)
+    kept = None if state is None else Checkpoint(state, belonging(set_up, privacy, length_text(length)))
+    plan = Plan(length, parse_moment(until) if until else None, kept)
+    with Progress(quiet=quiet) as progress, kept.held() if kept else nullcontext():
         log = Log(exchanges, accounts, models, adapter, tuple(map))
-        findings, run, history = run_replay(log, step, settings.load(config), Privacy.load(key), progress)
+        findings, run, history = run_replay(log, plan, set_up, privacy, progress)
         progress.stage("write")
         results.write(findings, run, out, history)
     return _end(findings, run, out, exchanges, json_)
@@ -520,14 +537,14 @@ def _end(findings: Findings, run: Run, out: Path, exchanges: Path, json_: bool) 
     return PARTIAL if any(_is_of_a_file(r, exchanges) for r in run.rejects) else 0
 
 
-def _check_out(out: Path) -> None:
-    """UsageError where results could not be written to ``out``: better now than after an hour."""
+def _check_out(out: Path, option: str = "--out") -> None:
+    """UsageError where nothing could be written to ``out``: better now than after an hour."""
     # Unlike Path.exists, this is False, no error, where a folder above may not be looked into.
     standing = next((p for p in (out, *out.parents, *out.absolute().parents) if os.path.exists(p)), Path("/"))
     if not standing.is_dir():
-        raise UsageError(f"{standing}: is a file, but --out is a folder", hint="give the name of a folder")
+        raise UsageError(f"{standing}: is a file, but {option} is a folder", hint="give the name of a folder")
     if not os.access(standing, os.W_OK | os.X_OK):
-        raise UsageError(f"{standing}: no permission to write there", hint="give --out a folder of your own")
+        raise UsageError(f"{standing}: no permission to write there", hint=f"give {option} a folder of your own")
 
 
 def _tell(rejects: Iterable[Reject]) -> None:

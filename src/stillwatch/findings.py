@@ -34,7 +34,10 @@ CLEARED_AT = pa.field("cleared_at", UTC_US)
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was read, and what of it could be judged. Times are those of the first and last exchange kept."""
+    """What was read, and what of it could be judged. Times are those of the first and last exchange kept.
+
+    ``exchanges_later`` could be, but were left aside because they are later than the run was told to go.
+    """
 
     exchanges_read: int
     exchanges_kept: int
@@ -42,6 +45,7 @@ class Counts:
     models: int
     first_time: datetime | None = None
     last_time: datetime | None = None
+    exchanges_later: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class Run:
 
     ``coverage`` gives, for each canonical column, the share of rows that hold it; ``blind`` the detectors that could
     not work, each with a sentence naming the columns it missed; ``notes`` rows that were kept but changed on the way in.
-    ``settings`` must hold no secret.
+    ``settings`` must hold no secret. ``state`` are figures of a replay's state: its size in bytes, the rows taken up from
+    it, and the rows that had come late by then.
     """
 
     version: str
@@ -65,6 +70,7 @@ class Run:
     blind: Mapping[str, str] = field(default_factory=dict)
     coverage: Mapping[str, float] = field(default_factory=dict)
     unknown_columns: tuple[str, ...] = ()
+    state: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rejected(self) -> dict[str, int]:

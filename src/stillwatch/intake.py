@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from stillwatch import wordings
 from stillwatch.adapters import Source, read_accounts, read_exchanges, read_models
-from stillwatch.errors import InputRejected, Reject
+from stillwatch.errors import InputRejected, Reject, UsageError
 from stillwatch.fingerprints import observe
 from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
@@ -24,6 +24,9 @@ from stillwatch.profiles import profiles
 from stillwatch.progress import Progress
 from stillwatch.store import Engine
 from stillwatch.tables import FACTS
+
+KEPT = pa.schema([f for f in FACTS.schema if f.name != "wording"])
+"""The columns of an intake's facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Intake:
     """What hops 1 and 2 leave of a log: facts by batch, sketches of wordings, and the numbers given to names.
 
     ``facts`` lack ``wording``; ``systems`` holds one row for each account and system text: account, hash, sketch.
+    ``latest`` is the time of the newest exchange (us), ``later`` how many were left aside because they came too late.
     """
 
     accounts: Numbering = field(default_factory=Numbering)
@@ -50,6 +54,69 @@ class Intake:
     numbers: list[np.ndarray] = field(default_factory=list)
     sketches: list[np.ndarray] = field(default_factory=list)
     systems: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    latest: int = 0
+    later: int = 0
+
+    def earlier(self, batch: pa.RecordBatch, before: int | None) -> pa.RecordBatch:
+        """The rows of a batch with a time (us) less than ``before``, all where that is None; the others are counted."""
+        moment = batch["time"].cast(pa.int64()).to_numpy()
+        self.latest = max(self.latest, int(moment.max(initial=0)))
+        if before is None or self.latest < before:
+            return batch
+        self.later += int((moment >= before).sum())
+        return batch.filter(pa.array(moment < before))
+
+
+@dataclass(slots=True)
+class Taken:
+    """Rows that an earlier run took in, which need not be fingerprinted again.
+
+    ``facts``, ``sketches`` and ``systems`` are as an ``Intake`` has them, in the order the rows arrived, but accounts and
+    models stand under keyed hashes of their names; ``digest`` is ``digest_of`` the rows. ``met`` and ``met_digest`` are
+    those of the rows the log still holds.
+    """
+
+    facts: pa.Table
+    sketches: np.ndarray
+    systems: tuple[np.ndarray, np.ndarray, np.ndarray]
+    digest: int
+    met: int = 0
+    met_digest: int = 0
+    exchanges: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.exchanges = np.sort(self.facts["exchange"].to_numpy())
+
+    def __len__(self) -> int:
+        return len(self.exchanges)
+
+    def leave_out(self, batch: pa.RecordBatch, privacy: Privacy) -> pa.RecordBatch:
+        """The rows of a batch that were not taken in before; the others are tallied."""
+        exchange = privacy.hash_strings(batch["exchange_id"], "exchange")
+        at = np.minimum(np.searchsorted(self.exchanges, exchange), len(self) - 1)
+        known = self.exchanges[at] == exchange
+        account = privacy.hash_strings(batch["account_id"], "account")
+        moment = batch["time"].cast(pa.int64()).to_numpy()
+        self.met += int(known.sum())
+        self.met_digest = (self.met_digest + digest_of(exchange[known], moment[known], account[known])) % 2**64
+        return batch.filter(pa.array(~known))
+
+    def check(self) -> None:
+        """UsageError where the log is another than these rows were taken from, or no longer holds them as they were."""
+        hint = "give the whole log with what has been added to it, or --state an empty folder to begin afresh"
+        if self.met < len(self):
+            lacking = f"lacks {len(self) - self.met:,} of the {len(self):,} exchanges that the state has taken in"
+            raise UsageError(f"the log {lacking}", hint=hint)
+        if self.met_digest != self.digest:
+            raise UsageError("the log gives exchanges the state has taken in another time or account", hint=hint)
+
+
+def digest_of(exchange: np.ndarray, moment: np.ndarray, account: np.ndarray) -> int:
+    """Of rows in whatever order: the sum modulo 2^64 of a hash of each one's exchange, time (us) and account."""
+    mixed = exchange.astype(np.int64).view(np.uint64)
+    for part in (moment, account):
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93) + part.view(np.uint64)
+    return int(((mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)).sum(dtype=np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +136,69 @@ def open_log(log: Log) -> tuple[Declared, Source]:
     return Declared(accounts, models, (*faults, *more)), source
 
 
-def take_in(source: Source, privacy: Privacy, progress: Progress) -> Intake:
-    """Hops 1 and 2: read batches, fingerprint them, drop their content."""
+def take_in(
+    source: Source, privacy: Privacy, progress: Progress, before: int | None = None, taken: Taken | None = None
+) -> Intake:
+    """Hops 1 and 2: read batches, fingerprint them, drop their content.
+
+    Rows at or after ``before`` (us) are left aside. Rows ``taken`` in by an earlier run come first, in their order, and are
+    not fingerprinted again; UsageError where the log no longer holds them.
+    """
     intake = Intake()
     for batch in source:
-        seen = observe(batch, privacy)
-        account = intake.accounts.number(batch["account_id"])
-        model = intake.models.number(batch["model"])
-        columns = {name: seen.facts[name] for name in seen.facts.schema.names}
-        quarters = seen.facts["time"].cast(pa.int64()).to_numpy() // (6 * 3600 * 10**6)
-        columns |= {"account": pa.array(account), "model": pa.array(model), "slot": pa.array(quarters.astype(np.int32))}
-        fields = [f for f in FACTS.schema if f.name != "wording"]
-        intake.facts.append(pa.RecordBatch.from_arrays([columns[f.name] for f in fields], schema=pa.schema(fields)))
-        intake.numbers.append(account)
-        intake.sketches.append(seen.sketch)
-        system = seen.facts["system"].to_numpy(zero_copy_only=False)
-        _, first = np.unique(np.column_stack([account, system]), axis=0, return_index=True)
-        first = first[system[first] != 0]
-        intake.systems.append((account[first], system[first], seen.system_sketch[first]))
         progress.advance(batch.num_rows)
+        wanted = intake.earlier(batch, before)
+        intake.accounts.number(wanted["account_id"])
+        intake.models.number(wanted["model"])
+        new = taken.leave_out(wanted, privacy) if taken else wanted
+        if new.num_rows:
+            enter(intake, new, privacy)
+    if taken:
+        taken.check()
+        put_first(intake, taken, privacy)
     if not intake.facts:
-        raise InputRejected("no exchange could be judged", hint="\n  ".join(str(r) for r in source.rejects[:10]))
+        early = "no exchange is as early as --until says" if intake.later else ""
+        raise InputRejected("no exchange could be judged", hint=early or "\n  ".join(map(str, source.rejects[:10])))
     renumber(intake)
     return intake
+
+
+def enter(intake: Intake, batch: pa.RecordBatch, privacy: Privacy) -> None:
+    """Fingerprint a batch and add what is kept of it."""
+    seen = observe(batch, privacy)
+    account = intake.accounts.number(batch["account_id"])
+    model = intake.models.number(batch["model"])
+    columns = {name: seen.facts[name] for name in seen.facts.schema.names}
+    quarters = seen.facts["time"].cast(pa.int64()).to_numpy() // (6 * 3600 * 10**6)
+    columns |= {"account": pa.array(account), "model": pa.array(model), "slot": pa.array(quarters.astype(np.int32))}
+    intake.facts.append(pa.RecordBatch.from_arrays([columns[f.name] for f in KEPT], schema=KEPT))
+    intake.numbers.append(account)
+    intake.sketches.append(seen.sketch)
+    system = seen.facts["system"].to_numpy(zero_copy_only=False)
+    _, first = np.unique(np.column_stack([account, system]), axis=0, return_index=True)
+    first = first[system[first] != 0]
+    intake.systems.append((account[first], system[first], seen.system_sketch[first]))
+
+
+def put_first(intake: Intake, taken: Taken, privacy: Privacy) -> None:
+    """Put the rows of an earlier run before those of the intake, whose numberings know all their names."""
+    accounts = privacy.hash_strings(intake.accounts.names, "account")
+    models = privacy.hash_strings(intake.models.names, "model")
+    columns = {n: taken.facts[n] for n in taken.facts.column_names}
+    columns["account"] = pa.array(places(accounts, columns["account"].to_numpy()).astype(np.int32))
+    columns["model"] = pa.array(places(models, columns["model"].to_numpy()).astype(np.int32))
+    batches = pa.table({f.name: columns[f.name] for f in KEPT}, schema=KEPT).combine_chunks().to_batches()
+    intake.facts[:0] = batches
+    intake.numbers[:0] = [b["account"].to_numpy() for b in batches]
+    intake.sketches.insert(0, taken.sketches)
+    account, text, sketch = taken.systems
+    intake.systems.insert(0, (places(accounts, account).astype(np.int32), text, sketch))
+
+
+def places(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The position in ``known``, which holds each value once in whatever order, of each of ``values``."""
+    order = np.argsort(known)
+    return np.asarray(order[np.searchsorted(known, values, sorter=order)])
 
 
 def renumber(intake: Intake) -> None:

@@ -72,7 +72,8 @@ def run_of(
     blind: Mapping[str, str], span: tuple[datetime, datetime], started: datetime,
 ) -> Run:  # fmt: skip
     """How a result was made, for ``run.json``."""
-    counts = Counts(source.rows_read, source.rows_kept, len(intake.accounts), len(intake.models), *span)
+    kept = source.rows_kept - intake.later
+    counts = Counts(source.rows_read, kept, len(intake.accounts), len(intake.models), *span, intake.later)
     return Run(
         version=__version__,
         settings=config.plain() | {"key_id": privacy.key_id},

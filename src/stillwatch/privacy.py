@@ -37,6 +37,8 @@ class Privacy:
 
     secret: bytes = field(repr=False)
     key_id: str = field(default="", compare=False)
+    lasts: bool = field(default=True, compare=False, kw_only=True)
+    """Whether another run can have this secret too."""
 
     def __post_init__(self) -> None:
         if len(self.secret) < MIN_SECRET_BYTES:
@@ -49,7 +51,7 @@ class Privacy:
     @classmethod
     def random(cls) -> Privacy:
         """A secret for this run alone: its hashes cannot be joined with any other run's."""
-        return cls(secrets.token_bytes(32))
+        return cls(secrets.token_bytes(32), lasts=False)
 
     @classmethod
     def load(cls, path: Path | None = None) -> Privacy:

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillwatch import campaigns, wordings
-from stillwatch.arrivals import Arrivals, pair_of
+from stillwatch.arrivals import Arrivals, Seats, Systems, pair_of
+from stillwatch.checkpoint import Checkpoint, Hashes, Saved, resumed
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
+from stillwatch.errors import UsageError
 from stillwatch.findings import CLEARED_AT, Findings, Run, accounts_table
-from stillwatch.intake import Intake, Log, keep, mapped, open_log, release_times, system_families, take_in
+from stillwatch.intake import Intake, Log, keep, mapped, open_log, release_times, take_in
 from stillwatch.ledger import NEVER, Ledger
 from stillwatch.membership import Rules
 from stillwatch.pipeline import blindness, run_of, weigh
@@ -33,67 +36,17 @@ from stillwatch.profiles import profiles
 from stillwatch.progress import Progress
 from stillwatch.recognition import Book, Profile, keys_of, recognise
 from stillwatch.store import Engine, open_engine
+from stillwatch.store.state import undisturbed
 from stillwatch.tables import FACTS, UTC_US
 from stillwatch.types import Outcome
+from stillwatch.watch import Watch
+from stillwatch.windows import length_text
 
 SMALL = 150_000
 """Arrivals up to which wordings are resolved anew over the whole log so far; beyond, over the newest rows."""
 RECENT_ROWS = 60_000
 """At least so many of the newest rows are looked at for new wordings."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class Schedule:
-    """When to judge everything again. Costs are microseconds of a usual core, counted by rows and not by the clock, so that a
-    replay gives the same answer on any machine."""
-
-    rows: int = 0
-    unexplained: int = 0
-    spent: float = 0.0
-
-    FIXED, PER_ROW = 1.5e6, 13.0
-    """What a judgement costs: always, and for each row."""
-    ALLOWED, ALLOWED_PER_ROW = 12e6, 42.0
-    """What all judgements together may cost: at once, and for each row that has arrived."""
-    GROWTH, LEAST = 0.25, 25
-    """By how much, and by how many rows at least, the log or what is unexplained in it must have grown."""
-
-    def due(self, arrived: int, unexplained: int) -> bool:
-        """Whether to judge now; ``unexplained`` rows read like training data and are of no known campaign."""
-        grown = arrived - self.rows >= max(self.LEAST, self.GROWTH * self.rows)
-        alarming = unexplained - self.unexplained >= max(self.LEAST, self.GROWTH * self.unexplained)
-        affordable = self.spent + self.cost(arrived) <= self.ALLOWED + self.ALLOWED_PER_ROW * arrived
-        return (grown or alarming) and affordable
-
-    def cost(self, arrived: int) -> float:
-        """Of a judgement of so many rows."""
-        return self.FIXED + self.PER_ROW * arrived
-
-    def done(self, arrived: int, unexplained: int) -> None:
-        """Note that everything was judged; ``unexplained`` as it is after that."""
-        self.spent += self.cost(arrived)
-        self.rows, self.unexplained = arrived, unexplained
-
-
-@dataclass(slots=True)
-class Watch:
-    """What a replay remembers from step to step."""
-
-    ledger: Ledger
-    schedule: Schedule = field(default_factory=Schedule)
-    book: Book = field(default_factory=lambda: Book.of(()))
-    wrappers: wordings.Wrappers = field(default_factory=wordings.no_wrappers)
-    systems: tuple[np.ndarray, np.ndarray] = field(
-        default_factory=lambda: (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    )
-    shared: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Sorted keys of the values that at least two customers held at the last judgement."""
-    tried: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Pairs (account, key) that were looked at since then: an account is looked at again once it holds something new."""
-    until: int = 0
-    """Arrivals seen."""
-    unexplained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,71 +58,123 @@ class Judge:
     detectors: Sequence[Detector]
     config: Config
     systems: Systems
-    seats: np.ndarray
-    """Customers of several accounts: declared organisations are not accused."""
+    seats: Seats
 
 
 @dataclass(frozen=True, slots=True)
-class Systems:
-    """System texts by account: who used which (``text``), with its sketch, and its first place among the arrivals."""
+class Plan:
+    """How a log is walked: in steps of ``every``, to the end of the one that ends at or after ``until``, with the state in
+    ``checkpoint`` taken up and left there; without the last two, once and to the end."""
 
-    account: np.ndarray
-    text: np.ndarray
-    sketch: np.ndarray
-    place: np.ndarray
+    every: timedelta
+    until: datetime | None = None
+    checkpoint: Checkpoint | None = None
 
-    @classmethod
-    def of(cls, intake: Intake, arrivals: Arrivals) -> Systems:
-        """From the intake's, one row for each account and text."""
-        account = np.concatenate([s[0] for s in intake.systems])
-        text = np.concatenate([s[1] for s in intake.systems])
-        sketch = np.concatenate([s[2] for s in intake.systems])
-        pairs, first = np.unique(np.column_stack([account, text]), axis=0, return_index=True)
-        raw = arrivals.facts["system"].fill_null(0).to_numpy()[arrivals.order]
-        lined = np.column_stack([arrivals.account[arrivals.order], raw])[raw != 0]
-        _, at = np.unique(lined, axis=0, return_index=True)
-        return cls(pairs[:, 0], pairs[:, 1], sketch[first], np.flatnonzero(raw)[at])
+    @property
+    def before(self) -> int | None:
+        """The end of the last step to take, us since 1970; None where that is the log's."""
+        if self.until is None:
+            return None
+        length = self.every // timedelta(microseconds=1)
+        return -(-micros(self.until) // length) * length
 
-    def families(self, until: int) -> tuple[np.ndarray, np.ndarray]:
-        """As ``system_families``, of the texts among the first ``until`` arrivals."""
-        seen = self.place < until
-        return system_families([(self.account[seen], self.text[seen], self.sketch[seen])])
+    def settings(self) -> dict[str, str]:
+        """For ``run.json``."""
+        until = {"until": self.until.isoformat()} if self.until else {}
+        return {"every": length_text(self.every)} | until
 
 
 def replay(
-    log: Log, every: timedelta, config: Config, privacy: Privacy, progress: Progress
+    log: Log, plan: Plan, config: Config, privacy: Privacy, progress: Progress
 ) -> tuple[Findings, Run, list[dict[str, Any]]]:
-    """Walk the log in steps of ``every``; findings and run as of a scan, and the history of each campaign.
+    """Walk the log; findings and run as of a scan, and the history of each campaign.
 
-    Raises UsageError where ``every`` is not positive, InputRejected where nothing in the log can be judged.
+    InputRejected where nothing in the log can be judged, UsageError where the state is of other settings or another log.
     """
     started = datetime.now(UTC)
+    progress.stage("read state")
+    saved = take_up(plan)
     progress.stage("read accounts")
     declared, source = open_log(log)
     progress.stage("read and fingerprint", total=source.estimated_rows)
-    intake = take_in(source, privacy, progress)
+    intake = take_in(source, privacy, progress, plan.before, saved.taken if saved else None)
     blind = blindness(discover("detectors"), source.coverage, declared.accounts, declared.models)
     sighted = [d for name, d in discover("detectors").items() if name not in blind]
     known = profiles(declared.accounts, intake.accounts, privacy)
-    arrivals = Arrivals.of(intake, known)
-    watch = Watch(Ledger.empty(len(intake.accounts)))
+    arrivals, watch = begin(intake, known, privacy, saved)
+    taken_up, saved = watch.until, None
     with open_engine(config.engine, config.memory, config.threads or None) as engine:
         engine.append("accounts_known", known)
         engine.append("models", release_times(declared.models, intake.models))
-        judge = Judge(engine, intake, sighted, config, Systems.of(intake, arrivals), seats_of(known))
-        progress.stage("watch", total=len(arrivals))
-        for end, until in steps(arrivals.times, every):
-            step(watch, arrivals, judge, end, until, progress)
+        judge = Judge(engine, intake, sighted, config, Systems.of(intake, arrivals), Seats.of(arrivals))
+        if watch.schedule.rows:
+            engine.append("facts", engine_rows(arrivals, arrivals.order[: watch.schedule.rows]))
+        progress.stage("watch", total=len(arrivals) - taken_up)
+        walk(watch, arrivals, judge, plan, Hashes.of(intake, privacy), progress)
     with open_engine(config.engine, config.memory, config.threads or None) as engine:
         progress.stage("wordings")
-        end = int(last_step(arrivals.times, every))
-        span = tuple(_EPOCH + timedelta(microseconds=int(t)) for t in (arrivals.times[0], arrivals.times[-1]))
+        end = int(last_step(arrivals.times, plan.every))
+        first, last = (t.as_py() for t in pc.min_max(arrivals.facts["time"]).values())
         arrivals.sketches = np.zeros((0, 0), np.uint32)
         keep(engine, intake, declared, privacy)
         findings = conclude(engine, intake, sighted, config, watch.ledger, end, progress)
     progress.end()
-    run = run_of(source, declared, intake, config, privacy, progress, blind, (span[0], span[1]), started)
+    run = run_of(source, declared, intake, config, privacy, progress, blind, (first, last), started)
+    run = dataclasses.replace(run, settings={**run.settings, **plan.settings()})
+    if plan.checkpoint:
+        figures = {"state_bytes": plan.checkpoint.bytes, "taken_up_rows": taken_up, "late_rows": watch.late}
+        run = dataclasses.replace(run, state=figures)
     return findings, run, history(watch.ledger)
+
+
+def take_up(plan: Plan) -> Saved | None:
+    """The state to go on from, if there is one; UsageError where it is beyond the end of the plan."""
+    saved = plan.checkpoint.load() if plan.checkpoint else None
+    if saved and plan.before is not None and plan.before < saved.end:
+        raise UsageError(
+            f"the state has seen the log to {moment(saved.end)}, which is later than --until",
+            hint="give a later --until, or --state an empty folder to begin afresh",
+        )
+    return saved
+
+
+def begin(intake: Intake, known: pa.Table, privacy: Privacy, saved: Saved | None) -> tuple[Arrivals, Watch]:
+    """The log laid out, and the watch as it was saved, or a new one."""
+    if saved is None:
+        return Arrivals.of(intake, known), Watch(Ledger.empty(len(intake.accounts)))
+    settled = len(saved.taken)
+    arrivals = Arrivals.of(intake, known, settled, saved.end)
+    arrivals.wording[:settled], arrivals.system[:settled] = saved.wording, saved.system
+    watch = resumed(saved, Hashes.of(intake, privacy), known["customer"].to_numpy())
+    watch.late += int((arrivals.facts["time"].cast(pa.int64()).to_numpy()[settled:] < saved.end).sum())
+    return arrivals, watch
+
+
+def walk(watch: Watch, arrivals: Arrivals, judge: Judge, plan: Plan, hashes: Hashes, progress: Progress) -> None:
+    """Take all steps that are ahead. The state is saved when due, when interrupted, and after the last step that is over: one
+    is when something later is in the log, or ``until`` says so. A step that may go on is taken, but not saved."""
+    checkpoint = plan.checkpoint
+    ahead = [(end, until) for end, until in steps(arrivals.times, plan.every) if until > watch.until]
+    passed = max(judge.intake.latest, micros(plan.until) if plan.until else 0)
+    over = [s for s in ahead if s[0] <= passed] if checkpoint else []
+
+    def save() -> None:
+        if checkpoint:
+            checkpoint.save(watch, arrivals, judge.systems, hashes)
+
+    try:
+        for end, until in over:
+            # An interrupt waits for the end of the step: a state in the midst of one could not be taken up.
+            with undisturbed():
+                step(watch, arrivals, judge, end, until, progress)
+            if checkpoint and checkpoint.due(watch):
+                save()
+    except KeyboardInterrupt:
+        save()
+        raise
+    save()
+    for end, until in ahead[len(over) :]:
+        step(watch, arrivals, judge, end, until, progress)
 
 
 def steps(times: np.ndarray, every: timedelta) -> list[tuple[int, int]]:
@@ -185,20 +190,14 @@ def last_step(times: np.ndarray, every: timedelta) -> int:
     return int((times[-1] // width + 1) * width)
 
 
-def seats_of(known: pa.Table) -> np.ndarray:
-    """Customers with more than one account, sorted."""
-    customers, accounts = np.unique(known["customer"].to_numpy(), return_counts=True)
-    return customers[accounts > 1]
-
-
 def step(watch: Watch, arrivals: Arrivals, judge: Judge, end: int, until: int, progress: Progress) -> None:
     """Take in what arrived up to ``until``: recognise known campaigns in it, and judge everything if that is due."""
     rows = arrivals.order[watch.until : until]
     progress.advance(len(rows))
-    watch.until = until
+    watch.until, watch.end = until, end
     arrivals.wording[rows] = watch.wrappers.assign(arrivals.sketches[rows])
     arrivals.system[rows] = mapped(arrivals.system[rows], *watch.systems)
-    greet(watch, arrivals, rows, judge.seats, end)
+    greet(watch, arrivals, rows, judge.seats.by(until), end)
     watch.unexplained += unexplained(watch.ledger, arrivals, rows)
     if watch.schedule.due(until, watch.unexplained):
         rejudge(watch, arrivals, judge, end)
@@ -212,11 +211,12 @@ def greet(watch: Watch, arrivals: Arrivals, rows: np.ndarray, seats: np.ndarray,
     keys, customers = arrivals.telling(rows)
     hit = watch.book.tells(keys) & (watch.ledger.owner[customers] == NEVER)
     pairs, first = np.unique(pair_of(customers[hit], keys[hit]), return_index=True)
-    new = ~np.isin(pairs, watch.tried, assume_unique=True)
+    new = ~np.isin(pairs, pair_of(watch.tried[:, 0], watch.tried[:, 1]), assume_unique=True)
     reached = np.setdiff1d(customers[hit][first[new]], seats)
     if not len(reached):
         return
-    watch.tried = np.union1d(watch.tried, pairs[new])
+    looked_at = first[new]
+    watch.tried = np.concatenate([watch.tried, np.column_stack([customers[hit], keys[hit]])[looked_at]])
     accounts, numbers = recognise(watch.book, arrivals.seen(reached, watch.until, watch.shared), Rules())
     watch.ledger.join(accounts, numbers, at)
 
@@ -232,7 +232,7 @@ def rejudge(watch: Watch, arrivals: Arrivals, judge: Judge, at: int) -> None:
     found = [(campaigns.named_after(names.take(pa.array(v.case.members)).to_pylist()), v.case.members) for v in accused]
     numbers = watch.ledger.record(found, at)
     watch.book = Book.of([(n, Profile.of(holdings, v.case)) for n, v in zip(numbers, accused)])
-    watch.tried = np.zeros(0, np.int64)
+    watch.tried = np.zeros((0, 2), np.int64)
     watch.shared = np.sort(keys_of(holdings.kind, holdings.value)[holdings.holders >= 2])
     watch.unexplained = unexplained(watch.ledger, arrivals, arrivals.order[: watch.until])
     watch.schedule.done(watch.until, watch.unexplained)
@@ -256,15 +256,19 @@ def load(watch: Watch, arrivals: Arrivals, judge: Judge) -> None:
     watch.wrappers, watch.systems = wrappers, judge.systems.families(until)
     raw = arrivals.facts["system"].take(pa.array(new)).fill_null(0).to_numpy()
     arrivals.system[new] = mapped(raw, *watch.systems)
-    taken = arrivals.facts.take(pa.array(new))
-    columns = {n: taken[n] for n in taken.column_names}
-    columns |= {"wording": pa.array(arrivals.wording[new]), "system": pa.array(arrivals.system[new])}
-    rows = pa.table({f.name: columns[f.name].cast(f.type) for f in FACTS.schema})
     if whole and last:
         judge.engine.step("facts_before", "SELECT * FROM facts WHERE 1 = 0")
         judge.engine.step("facts", "SELECT * FROM facts_before")
-    judge.engine.append("facts", rows)
+    judge.engine.append("facts", engine_rows(arrivals, new))
     judge.engine.step("accounts", "SELECT * FROM accounts_known WHERE account IN (SELECT DISTINCT account FROM facts)")
+
+
+def engine_rows(arrivals: Arrivals, rows: np.ndarray) -> pa.Table:
+    """These rows as the engine has them, with the families known so far."""
+    taken = arrivals.facts.take(pa.array(rows))
+    columns = {n: taken[n] for n in taken.column_names}
+    columns |= {"wording": pa.array(arrivals.wording[rows]), "system": pa.array(arrivals.system[rows])}
+    return pa.table({f.name: columns[f.name].cast(f.type) for f in FACTS.schema})
 
 
 def lasting(found: wordings.Families, before: np.ndarray) -> tuple[wordings.Wrappers, np.ndarray]:
@@ -345,3 +349,8 @@ def history(ledger: Ledger) -> list[dict[str, Any]]:
 def moment(us: int) -> datetime:
     """Microseconds since 1970 as a moment in UTC."""
     return _EPOCH + timedelta(microseconds=us)
+
+
+def micros(at: datetime) -> int:
+    """A moment as microseconds since 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -77,7 +77,8 @@ def run_json(findings: Findings, run: Run) -> dict[str, Any]:
         "rows": {
             "exchanges_read": counts.exchanges_read,
             "exchanges_kept": counts.exchanges_kept,
-            "exchanges_rejected": counts.exchanges_read - counts.exchanges_kept,
+            "exchanges_rejected": counts.exchanges_read - counts.exchanges_kept - counts.exchanges_later,
+            **({"exchanges_later": counts.exchanges_later} if counts.exchanges_later else {}),
             "accounts": counts.accounts,
             "models": counts.models,
         },
@@ -99,6 +100,7 @@ def run_json(findings: Findings, run: Run) -> dict[str, Any]:
             "review": len(findings.review),
             "let_go": len(findings.let_go),
         },
+        **run.state,
     }
 
 

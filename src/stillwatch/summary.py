@@ -119,6 +119,8 @@ def _lines(findings: Findings, run: Run, out: Path) -> Iterator[tuple[str, str]]
         names = ", ".join(visible(c, 40) for c in run.unknown_columns[:6])
         yield "unknown", f"{counted(len(run.unknown_columns), 'column')} not understood: {names}"
     yield "took", _cost(run)
+    if run.state:
+        yield "state", _state(run)
     yield "report", visible(str(out / "report.html"), 400)
 
 
@@ -138,6 +140,13 @@ def _left_out(run: Run) -> str:
     words = [f"{visible(reason, 80)} ({count(rows)})" for reason, rows in list(rejected.items())[:3]]
     more = f", and {counted(len(rejected) - 3, 'more reason')}" if len(rejected) > 3 else ""
     return f"{counted(sum(rejected.values()), 'row')}: {'; '.join(words)}{more}"
+
+
+def _state(run: Run) -> str:
+    words = [size(run.state["state_bytes"]), f"{counted(run.state['taken_up_rows'], 'exchange')} taken up from it"]
+    if late := run.state["late_rows"]:
+        words.append(f"{counted(late, 'exchange')} came late")
+    return ", ".join(words)
 
 
 def _cost(run: Run) -> str:

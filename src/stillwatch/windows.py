@@ -60,6 +60,23 @@ def parse_length(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def length_text(length: timedelta) -> str:
+    """A length as ``parse_length`` reads it, in the largest unit that gives a whole number, such as ``1h``."""
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if not length % timedelta(seconds=seconds):
+            return f"{length // timedelta(seconds=seconds)}{unit}"
+    return f"{length.total_seconds():f}s"
+
+
+def parse_moment(text: str) -> datetime:
+    """A moment in ISO 8601, in UTC where it names no zone; UsageError for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as e:
+        raise UsageError(f"{text!r} is no time", hint="such as 2026-11-26 or 2026-11-26T18:00, in UTC") from e
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def lateness(event: datetime, arrival: datetime) -> timedelta:
     """How long after it happened an event arrived; zero where clocks disagree and it seems to arrive early."""
     return max(arrival - event, timedelta(0))

@@ -67,8 +67,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C and a polite kill to the end of the block, which is short and must not be left half done."""
+def undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C and a polite kill to the end of the block, which must not be left half done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,7 +110,7 @@ class Staging:
         files = sorted(self._folder.iterdir(), key=lambda f: (f.name == self._last, f.name))
         for file in files:
             _force(file)
-        with _undisturbed():
+        with undisturbed():
             (self._out / self._last).unlink(missing_ok=True)
             _force(self._out)
             for file in files:
