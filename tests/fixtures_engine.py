@@ -68,8 +68,16 @@ class SmallLog:
             yield engine
 
 
-def holdings_of(rows: Iterable[tuple[int, str, str]], customers: int, country: Sequence[int] = ()) -> Holdings:
-    """Holdings of observations ``(account, kind, word)`` among so many customers; ``country`` by account, 0 unknown."""
+def holdings_of(
+    rows: Iterable[tuple[int, str, str]],
+    customers: int,
+    country: Sequence[int] = (),
+    there: Iterable[int] | None = None,
+) -> Holdings:
+    """Holdings of observations ``(account, kind, word)`` among so many customers; ``country`` by account, 0 unknown.
+
+    ``there`` are the accounts that have arrived, all where it is None.
+    """
     found = sorted(set(rows))
     observations = pa.table({
         "account": pa.array([a for a, _, _ in found], pa.int32()),
@@ -80,6 +88,7 @@ def holdings_of(rows: Iterable[tuple[int, str, str]], customers: int, country: S
     with open_engine("duckdb", "300MB", 1) as engine:
         engine.append("observations", observations)
         engine.append("population", pa.table({"customers": [customers]}))
+        engine.append("accounts", pa.table({"account": pa.array(there or range(customers), pa.int32())}))
         engine.append(
             "homes",
             pa.table({

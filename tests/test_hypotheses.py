@@ -131,6 +131,14 @@ def test_which_values_belong_together_hangs_on_no_account_s_number(
     assert {k: pytest.approx(w) for k, w in belonging_values(two).items()} == belonging_values(again)
 
 
+def test_values_stand_in_one_order_whatever_accounts_are_yet_to_come(planted: list[Row], two: Holdings) -> None:
+    """Every third number is left to an account that has not arrived."""
+    apart = [a + a // 2 for a in range(N)]
+    later = holdings_of([(apart[a], k, w) for a, k, w in planted], 2 * N, there=apart)
+    assert np.array_equal(later.value, two.value)
+    assert np.array_equal(later.by_value, np.array(apart)[two.by_value])
+
+
 def belonging_values(holdings: Holdings) -> dict[frozenset[tuple[int, int]], float]:
     """The weight of each pair of values that belong together, by kind and hash of the two."""
     values = rare_values(holdings)

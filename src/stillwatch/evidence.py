@@ -38,7 +38,7 @@ class Holdings:
 
     @classmethod
     def load(cls, engine: Engine, accounts: int) -> Holdings:
-        """Read ``observations`` and ``homes``; ``accounts`` is one more than the largest account number."""
+        """Read ``observations``, ``accounts`` and ``homes``; ``accounts`` is one more than the largest account number."""
         table = engine.rows("SELECT account, kind, value FROM observations", {})
         kind = kind_codes(table["kind"])
         value = table["value"].to_numpy()
@@ -48,9 +48,11 @@ class Holdings:
         first = np.ones(len(kind), bool)
         first[1:] = (kind[1:] != kind[:-1]) | (value[1:] != value[:-1])
         if len(kind):
-            # By who holds them, not by their hash: what is found must not hang on the key.
+            # By who holds them, not by their hash: what is found must not hang on the key. Nor on accounts yet to come, among
+            # which those that are there are numbered.
             number = np.cumsum(first) - 1
-            order = np.lexsort((account, number, signature(account, number)[number], kind))
+            there = np.sort(engine.rows("SELECT account FROM accounts", {})["account"].to_numpy())
+            order = np.lexsort((account, number, signature(np.searchsorted(there, account), number)[number], kind))
             kind, value, account = kind[order], value[order], account[order]
             first[1:] = (kind[1:] != kind[:-1]) | (value[1:] != value[:-1])
         number = np.cumsum(first) - 1

@@ -37,7 +37,7 @@ from stillwatch.progress import Progress
 from stillwatch.recognition import Book, Profile, keys_of, recognise
 from stillwatch.store import Engine, open_engine
 from stillwatch.store.state import undisturbed
-from stillwatch.tables import FACTS, UTC_US
+from stillwatch.tables import FACTS, PROFILES, UTC_US
 from stillwatch.types import Outcome
 from stillwatch.watch import Watch
 from stillwatch.windows import length_text
@@ -46,6 +46,11 @@ SMALL = 150_000
 """Arrivals up to which wordings are resolved anew over the whole log so far; beyond, over the newest rows."""
 RECENT_ROWS = 60_000
 """At least so many of the newest rows are looked at for new wordings."""
+ARRIVED = f"""
+    SELECT {", ".join(n for n in PROFILES.schema.names if n != "customer")},
+           min(account) OVER (PARTITION BY customer) AS customer
+    FROM accounts_known WHERE account IN (SELECT DISTINCT account FROM facts)"""
+"""Accounts that have arrived; a customer goes by the first of its accounts that has."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,6 +64,8 @@ class Judge:
     config: Config
     systems: Systems
     seats: Seats
+    customer: np.ndarray
+    """Number of the customer of each account, by all accounts of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,8 @@ def replay(
     with open_engine(config.engine, config.memory, config.threads or None) as engine:
         engine.append("accounts_known", known)
         engine.append("models", release_times(declared.models, intake.models))
-        judge = Judge(engine, intake, sighted, config, Systems.of(intake, arrivals), Seats.of(arrivals))
+        customer = known["customer"].to_numpy()
+        judge = Judge(engine, intake, sighted, config, Systems.of(intake, arrivals), Seats.of(arrivals), customer)
         if watch.schedule.rows:
             engine.append("facts", engine_rows(arrivals, arrivals.order[: watch.schedule.rows]))
         progress.stage("watch", total=len(arrivals) - taken_up)
@@ -230,7 +238,7 @@ def rejudge(watch: Watch, arrivals: Arrivals, judge: Judge, at: int) -> None:
     accused = [v for v in verdicts if v.outcome is Outcome.CAMPAIGN]
     names = judge.intake.accounts.names
     found = [(campaigns.named_after(names.take(pa.array(v.case.members)).to_pylist()), v.case.members) for v in accused]
-    numbers = watch.ledger.record(found, at)
+    numbers = watch.ledger.record([(name, np.unique(judge.customer[members])) for name, members in found], at)
     watch.book = Book.of([(n, Profile.of(holdings, v.case)) for n, v in zip(numbers, accused)])
     watch.tried = np.zeros((0, 2), np.int64)
     watch.shared = np.sort(keys_of(holdings.kind, holdings.value)[holdings.holders >= 2])
@@ -260,7 +268,7 @@ def load(watch: Watch, arrivals: Arrivals, judge: Judge) -> None:
         judge.engine.step("facts_before", "SELECT * FROM facts WHERE 1 = 0")
         judge.engine.step("facts", "SELECT * FROM facts_before")
     judge.engine.append("facts", engine_rows(arrivals, new))
-    judge.engine.step("accounts", "SELECT * FROM accounts_known WHERE account IN (SELECT DISTINCT account FROM facts)")
+    judge.engine.step("accounts", ARRIVED)
 
 
 def engine_rows(arrivals: Arrivals, rows: np.ndarray) -> pa.Table:
