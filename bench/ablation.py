@@ -45,6 +45,8 @@ USUAL_SIZE, USUAL_CAMOUFLAGE = 300, 0.3
 CASES: dict[str, Sequence[Any]] = {
     "families": (WHOLE, *FAMILIES), "columns": (WHOLE, *DROPPED), "camouflage": CAMOUFLAGE, "sizes": SIZES,
 }  # fmt: skip
+KEY = "the key of an ablation, the same for every case"
+"""Results move a little with the key of the hashes, which must not be taken for what was taken out."""
 RATES = ("precision", "recall", "found", "wrong")
 Row = dict[str, Any]
 
@@ -73,7 +75,7 @@ def judge_families(world: Path, families: Sequence[str]) -> list[tuple[str, dict
     from stillwatch.results import campaign_json  # noqa: PLC0415
 
     exchanges, accounts, models = files_of(world)
-    key, rows = Privacy(b"the key of an ablation, the same for every family"), []
+    key, rows = Privacy(KEY.encode()), []
     for family, findings in judged_without(Log(exchanges, accounts, models), families, Config(), key):
         with tempfile.TemporaryDirectory(prefix="stillwatch-") as folder:
             result = Path(folder)
@@ -92,10 +94,16 @@ def run_columns(world: Path, cases: Sequence[str], out: Path) -> Iterator[tuple[
     """Rows of one world by what was taken out of its files."""
     for case in cases:
         result, changed = out / f"result-{world.name}-{case}", out / f"changed-{world.name}-{case}"
-        run_scan(*without(world, case, changed), result)
+        run_scan(*without(world, case, changed), result, keyed(out))
         yield case, apart(measures, world, result)
         for folder in (result, changed):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def keyed(out: Path) -> list[str]:
+    """Arguments of a scan that hashes by ``KEY``."""
+    (out / "key").write_text(KEY, encoding="utf-8")
+    return ["--key", str(out / "key")]
 
 
 def plans(table: str, value: float, seed: int, honest: int) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def run_woven(options: argparse.Namespace, seed: int, value: float) -> dict[str,
     settings = {"seed": seed, "exchanges": options.per_account * made["accounts"], "prompts": options.prompts,
                 "traces": options.traces, **made}  # fmt: skip
     apart(simulate, world, settings)
-    run_scan(*files_of(world), result)
+    run_scan(*files_of(world), result, keyed(options.out))
     found = apart(measures, world, result)
     for folder in (world, result):
         shutil.rmtree(folder, ignore_errors=True)
