@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def collect(world: Path, out: Path) -> None:
     from stillwatch import clusters, folds, membership  # noqa: PLC0415
     from stillwatch.config import Config  # noqa: PLC0415
     from stillwatch.evidence import Holdings  # noqa: PLC0415
+    from stillwatch.ground import Ground  # noqa: PLC0415
     from stillwatch.grouping import RAW, SMALLEST, improved, weighed  # noqa: PLC0415
     from stillwatch.hypotheses import hypotheses  # noqa: PLC0415
     from stillwatch.intake import Log, keep, open_log, take_in  # noqa: PLC0415
@@ -43,7 +45,6 @@ def collect(world: Path, out: Path) -> None:
     from stillwatch.privacy import Privacy  # noqa: PLC0415
     from stillwatch.progress import Progress  # noqa: PLC0415
     from stillwatch.store import open_engine  # noqa: PLC0415
-    from stillwatch.traits import Ground  # noqa: PLC0415
     from stillwatch.weighing import weights  # noqa: PLC0415
 
     declared, source = open_log(Log(world / "exchanges", world / "accounts.parquet", world / "models.csv"))
@@ -64,11 +65,23 @@ def collect(world: Path, out: Path) -> None:
     better = (improved(ground, g, weights(), rules) for _, g in groups if g.bits >= RAW - 1)
     groups += [("improved", g) for g in better if np.isfinite(g.bits)]
     campaign, population = labels(world, intake.accounts.names)
+    groups += [("planted", weighed(ground, members, weights())) for members in planted(campaign)]
     rows = [
         {"world": world.name, "kind": kind, **truth(g.members, campaign, population), **g.traits} for kind, g in groups
     ]
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), out / f"{world.name}.parquet")
+
+
+def planted(campaign: np.ndarray) -> Iterator[np.ndarray]:
+    """The accounts of each campaign, and half of them: what a perfect proposal would be."""
+    rng = np.random.default_rng(1)
+    for name in sorted(set(campaign.tolist()) - {""}):
+        members = np.flatnonzero(campaign == name)
+        if len(members) >= 5:
+            yield members
+        if len(members) >= 12:
+            yield np.sort(rng.choice(members, len(members) // 2, replace=False))
 
 
 def labels(world: Path, names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -188,13 +201,15 @@ def calibrated(given: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[float, 
 
 
 def fit(files: list[Path], out: Path) -> None:
-    """Weights from all rows, with their spread over worlds, calibrated on groups of worlds left out."""
+    """Weights from all rows, with their spread over worlds, calibrated on groups of generators left out: the log they will
+    judge is of none of these."""
     rows = Rows(files)
     every = np.ones(len(rows.y), bool)
     centre, scale, b = line(rows, every)
     spread = np.array([line(rows, rows.world != w)[2] for w in np.unique(rows.world)]).std(axis=0)
     told = rows.kind == "improved"
-    slope, shift = calibrated(left_out(rows, rows.world)[told], rows.y[told], rows.w[told])
+    by = rows.generator if len(np.unique(rows.generator)) > 1 else rows.world
+    slope, shift = calibrated(left_out(rows, by)[told], rows.y[told], rows.w[told])
     count = len(np.unique(rows.world))
     made = {
         "made_by": "bench/weights.py", "worlds": sorted(set(rows.world.tolist())), "groups": len(rows.y),

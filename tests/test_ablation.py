@@ -13,13 +13,14 @@ from stillwatch import folds, weighing
 from stillwatch.config import Config
 from stillwatch.evaluation.families import OF_NONE, READ, WHOLE, blank, deaf, emptied, judged_without, muted, traits_of
 from stillwatch.evidence import Holdings
+from stillwatch.ground import Ground
 from stillwatch.kinds import KINDS
 from stillwatch.pipeline import Log, scan
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress
 from stillwatch.simulate import default_world, parse_campaign, simulate
 from stillwatch.tables import FACTS, PROFILES
-from stillwatch.traits import Ground, traits
+from stillwatch.traits import traits
 from stillwatch.types import FAMILIES
 from stillwatch.weighing import TRAITS
 

@@ -15,9 +15,9 @@ from stillwatch.campaigns import NODES, Judged, Names, identity, name, ring, sen
 from stillwatch.cases import convene
 from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.findings import Findings, accounts_table
+from stillwatch.ground import Ground
 from stillwatch.membership import vouched
 from stillwatch.scoring import Verdict, judge
-from stillwatch.traits import Ground
 from stillwatch.types import FAMILIES, Alternative, Axis, Campaign, Member, Outcome, Pivot
 
 MOVED = Pivot("model-1", 0.9, 0.1, 0.8, 0.95, 0.6, 0.9)

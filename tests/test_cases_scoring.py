@@ -17,6 +17,7 @@ from stillwatch import weighing
 from stillwatch.alternatives import PLAIN, one_domain, one_payer, one_programme, one_site, public_tool
 from stillwatch.cases import Case, Tie, capability_shares, convene, gather
 from stillwatch.evidence import Holdings
+from stillwatch.ground import Ground
 from stillwatch.membership import Scored, vouched
 from stillwatch.scoring import (
     FAMILY_CEILING,
@@ -31,7 +32,7 @@ from stillwatch.scoring import (
     told,
 )  # fmt: skip
 from stillwatch.store import Engine
-from stillwatch.traits import Ground, traits
+from stillwatch.traits import traits
 from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
 from stillwatch.weighing import TRAITS, probability
 
@@ -260,6 +261,7 @@ LONG = max(bits for _, bits in RULES.act) + 1
 GOOD: dict[str, Any] = {
     "odds": LONG,
     "practising": 1.0,
+    "read": True,
     "bits": {Axis.COORDINATION: 30.0, Axis.EXTRACTION: 6.0, Axis.CONCEALMENT: 3.0},
     "evidence": {"identity": 15.0, "template": 15.0, "content": 6.0},
 }
@@ -270,7 +272,7 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     nothing: tuple[Exhibit, ...] = ()
     return Verdict(
         case=case, outcome=Outcome.REVIEW, confidence=probability(given["odds"]), q_value=1.0, exhibits=nothing,
-        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"],
+        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"], read=given["read"],
         bits=GOOD["bits"] | given["bits"], evidence=given["evidence"],
     )  # fmt: skip
 
@@ -289,6 +291,16 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("too many false ones", {"q_value": RULES.q_value + 0.001}, Outcome.REVIEW),
     ("no concealment", {"bits": {Axis.CONCEALMENT: RULES.concealment - 0.1}}, Outcome.REVIEW),
     ("few practise it", {"practising": RULES.practising - 0.01}, Outcome.REVIEW),
+    (
+        "reads like others' work",
+        {"odds": RULES.act[0][1] + RULES.unread - 0.01, "read": False, "size": 60},
+        Outcome.REVIEW,
+    ),
+    (
+        "reads like theirs, long odds",
+        {"odds": RULES.act[0][1] + RULES.unread, "read": False, "size": 60},
+        Outcome.CAMPAIGN,
+    ),
     ("explained", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN - 0.1}}, Outcome.LET_GO),
     ("explained, but plain", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN}}, Outcome.REVIEW),
     ("explained, plain, short", {"alternatives": EXPLAINS, "odds": RULES.worth + 0.01}, Outcome.LET_GO),

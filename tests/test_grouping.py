@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from fixtures_engine import PLAIN_WEIGHTS, Town, town, weights_of
 from stillwatch.evidence import Holdings
+from stillwatch.ground import Ground
 from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, disjoint, groups, weighed, worth
 from stillwatch.hypotheses import hypotheses
 from stillwatch.membership import Rules, belonging
-from stillwatch.traits import Ground
 from stillwatch.weighing import probability, weights
 
 RULES = Rules()

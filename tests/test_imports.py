@@ -19,7 +19,7 @@ LAYERS = (
     ("adapters", "fingerprints", "detectors", "responders"),
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
      "alternatives", "scoring", "judgements", "campaigns", "policy", "findings", "intake",
-     "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "traits", "weighing", "grouping"),
+     "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping"),
     ("pipeline", "replay", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("cli", "console"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fixtures_engine import START, SmallLog, Town, town
 from stillwatch.evidence import Holdings
-from stillwatch.traits import Ground, dispatch, markers, traits
+from stillwatch.ground import Ground
+from stillwatch.traits import dispatch, markers, traits, uneven, variety
 from stillwatch.weighing import TRAITS, weights
 
 # Dispatch
@@ -124,13 +125,17 @@ MEASURED = {
     "one_domain": 0.8 * 8 / 10,
     "one_site": 6 * 0.75 / 10,
     "crossing": 0.5 - 5 / 100,
-    "marks": 1.0,
     "exclusive": 1.0,
     "practising": 1.0,
     "practice": 0.75,
     "practice_even": 0.0,
     "repeats": np.log2(3),
-    "distinct": 1 / 3,
+    "owned": np.log2(11),
+    "share_two": 0.6,
+    "linked_paid": 0.6,
+    "linked_networked": 0.6,
+    "variety": 0.0,
+    "whole_aimed": 30 / 40 - 30 / 400,
     "share_card": 0.6,
     "share_net": 0.6,
     "share_wording": 1.0,
@@ -152,6 +157,39 @@ def test_what_they_practise_is_measured_on_the_wordings_that_mark_them(hand: Gro
     assert found["read"] == pytest.approx(np.log2((0.9 + 0.02) / (everybody + 0.02)))
     assert found["aimed"] == pytest.approx(1 - 30 / 400)
     assert len(markers(hand, TEN)) == 1
+
+
+def test_workers_of_one_queue_differ_by_chance_alone() -> None:
+    """F of a one-way analysis of variance is near 1 where lengths are drawn from one pool, and large where each has its own."""
+    rng = np.random.default_rng(4)
+    who = np.repeat(np.arange(40), 25)
+
+    def of(lengths: np.ndarray) -> float:
+        n, sums = np.bincount(who).astype(float), np.bincount(who, lengths)
+        return uneven(n, sums, np.bincount(who, lengths**2))
+
+    dealt = rng.normal(5, 1, len(who))
+    assert abs(of(dealt)) < 0.6
+    assert of(dealt + rng.normal(0, 1, 40)[who]) > 3
+
+
+def test_how_lengths_differ_is_not_told_of_two_accounts_or_of_equal_lengths() -> None:
+    assert uneven(np.array([9.0, 9.0]), np.array([9.0, 18.0]), np.array([20.0, 40.0])) == 4.0
+    assert uneven(np.full(9, 9.0), np.full(9, 18.0), np.full(9, 36.0)) == 4.0
+
+
+def test_people_use_fewer_wordings_than_dealing_out_would_give_them() -> None:
+    rng = np.random.default_rng(5)
+    dealt = rng.multinomial(20, np.full(15, 1 / 15), size=30)
+    own = np.zeros((30, 15), int)
+    own[np.arange(30), np.arange(30) % 15] = 18
+    own[np.arange(30), (np.arange(30) + 1) % 15] = 2
+    found = []
+    for counts in (dealt, own):
+        user, which = np.nonzero(counts)
+        found.append(variety(user, which, counts[user, which].astype(float)))
+    assert 0.9 < found[0] < 1.1
+    assert found[1] < 0.2
 
 
 def test_a_mail_domain_of_everybody_is_no_company(hand: Ground) -> None:
@@ -232,7 +270,7 @@ def test_a_log_without_wordings_cards_or_networks_has_traits() -> None:
     for members in (np.arange(8), np.arange(20), np.arange(1)):
         found = traits(ground, members)
         assert all(np.isfinite(v) for v in found.values()), found
-        assert (found["marks"], found["practising"], found["dispatch"], found["one_payer"]) == (0, 0, 6, 0)
+        assert (found["owned"], found["practising"], found["dispatch"], found["one_payer"]) == (-4, 0, 6, 0)
 
 
 def test_accounts_that_ask_nothing_are_members_like_others() -> None:

@@ -100,17 +100,21 @@ log2 of how far who uses which is from dealt out at least, and bits by which it 
 at most."""
 
 
+OWN_QUEUES, OWN_SHARE = 1.5, 0.8
+"""Where nobody deals out: log2 of how far who uses which wording is from that at least, and an account's share of the
+wordings that dealing out would give it at most. Workers of one queue show neither, whatever they ask."""
+
+
 def one_workplace(traits: Mapping[str, float], extraction: float) -> Alternative:
     """They come back to wordings each of their own, and do not ask for training data: colleagues, whoever pays for them."""
-    explains = (
-        traits["repeats"] >= OWN_WORK
-        and OWN_WAYS <= traits["dispatch"] < UNTOLD
-        and traits["marked"] < OWN_WORDS
-        and extraction < ASKED
-    )
+    plain = traits["repeats"] >= OWN_WORK and traits["dispatch"] >= OWN_WAYS
+    theirs = traits["dispatch"] >= OWN_QUEUES and 0 < traits["variety"] <= OWN_SHARE
+    told = traits["dispatch"] < UNTOLD
+    explains = told and (theirs or (plain and traits["marked"] < OWN_WORDS and extraction < ASKED))
     text = (
         f"an account comes back to a wording {2 ** traits['repeats']:.1f} times, who uses which is "
-        f"{2 ** traits['dispatch']:.1f} times as uneven as if dealt out, and {2 ** traits['marked']:.1f} times as much "
+        f"{2 ** traits['dispatch']:.1f} times as uneven as if dealt out (it uses {traits['variety']:.0%} of the wordings that "
+        f"would give it), and {2 ** traits['marked']:.1f} times as much "
         "as of others' reads like training data being made"
     )
     return Alternative("work of their own", explains, text)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillwatch.evidence import Holdings
+from stillwatch.ground import Ground
 from stillwatch.membership import COMMON, Rules, Scored, belonging
 from stillwatch.parting import split
-from stillwatch.traits import Ground, markers, traits
+from stillwatch.traits import markers, traits
 from stillwatch.weighing import Weights, probability
 
 SAME = 0.3
@@ -22,7 +23,7 @@ OWNED = 0.6
 """Share of a wording's users who are in one group, for it to be theirs and nobody else's."""
 PARTED = 4.0
 """Bits that a part may be weaker than a group by which it is parted from others: it is smaller, and says less."""
-RAW, PROMISING = -3.5, -1.0
+RAW, PROMISING = -2.5, -1.0
 """Bits from which on a hypothesis is worth a closer look, half of it may be somebody else; and from which on a group stands."""
 PRICE = 12.0
 """How many accounts rightly accused one wrongly accused undoes, where one of two versions of a group is chosen."""

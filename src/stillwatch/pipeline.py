@@ -26,7 +26,6 @@ from stillwatch import (
     pivots,
     refining,
     scoring,
-    traits,
     weighing,
 )  # fmt: skip
 from stillwatch.adapters import Source
@@ -34,6 +33,7 @@ from stillwatch.config import Config
 from stillwatch.detectors import EVIDENCE, Detector, run_detector
 from stillwatch.evidence import Holdings
 from stillwatch.findings import Counts, Findings, Run, accounts_table
+from stillwatch.ground import Ground
 from stillwatch.intake import Declared, Intake, Log, keep, open_log, take_in, uncovered
 from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
@@ -113,7 +113,7 @@ def weigh(
     evidence = detect(engine, detectors, config)
     progress.stage("cluster")
     holdings, rules = Holdings.load(engine, accounts), membership.Rules()
-    ground = traits.Ground.load(engine, holdings)
+    ground = Ground.load(engine, holdings)
     tied = clusters.resolve(evidence["ties"])
     proven, others = apart(scoring.judge(
         cases.convene(engine, holdings, refining.refine(holdings, tied, rules)), ground, evidence["signals"]

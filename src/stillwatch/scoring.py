@@ -18,9 +18,10 @@ from stillwatch import weighing
 from stillwatch.alternatives import PLAIN, consider
 from stillwatch.cases import Case
 from stillwatch.evidence import Holdings
+from stillwatch.ground import Ground
 from stillwatch.kinds import KINDS
 from stillwatch.membership import TRACES
-from stillwatch.traits import Ground, traits
+from stillwatch.traits import traits
 from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
 from stillwatch.weighing import TRAITS, Weights
 
@@ -43,11 +44,14 @@ class Rules:
     What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and
     so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is
     plain: ``families`` traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
+    Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
+    are asked for.
     ``worth`` bits of odds send a case to review. ``cover`` and ``lift`` are what a shared value needs to be named.
     """
 
     smallest: int = 8
-    act: tuple[tuple[int, float], ...] = ((50, 2.3), (20, 3.3), (0, 4.0))
+    act: tuple[tuple[int, float], ...] = ((50, 1.5), (20, 2.0), (0, 3.0))
+    unread: float = 2.0
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
@@ -57,7 +61,7 @@ class Rules:
     coordination_bits: float = 16.0
     extraction_bits: float = 3.0
     concealment_bits: float = 2.0
-    q_value: float = 0.1
+    q_value: float = 0.2
     cover: float = 0.15
     lift: float = 3.0
 
@@ -65,12 +69,14 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``practising`` is the
-    share of its accounts that use wordings which mark it; ``risk`` is by member, in the order of
+    share of its accounts that use wordings which mark it, ``read`` whether these read at least half as much like training data as
+    what others ask; ``risk`` is by member, in the order of
     ``case.members``."""
 
     case: Case
     odds: float
     practising: float
+    read: bool
     outcome: Outcome
     confidence: float
     q_value: float
@@ -106,7 +112,7 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     odds = weights.total(found)
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
-        case, odds, found["practising"], Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
+        case, odds, found["practising"], found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
         np.zeros(case.size),
     )  # fmt: skip
 
@@ -251,7 +257,7 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    need = next(bits for least, bits in rules.act if case.size >= least)
+    need = next(bits for least, bits in rules.act if case.size >= least) + (0.0 if draft.read else rules.unread)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
     weighty = draft.odds >= need and q_value <= rules.q_value and seen
     plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)

@@ -12,139 +12,22 @@ work of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import igraph
 import numpy as np
-import pyarrow as pa
 
-from stillwatch.evidence import KIND_NAMES, Holdings
-from stillwatch.store import Engine
+from stillwatch.evidence import KIND_NAMES
+from stillwatch.ground import MEASURES, Ground
 
-PRACTICE = """
-        SELECT a.customer AS account, f.{column} AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
-               sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
-               sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
-               sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
-               sum(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.output_tokens, 0))) AS written,
-               count(DISTINCT f.prompt) AS prompts
-        FROM facts f JOIN accounts a ON a.account = f.account
-        WHERE f.{column} <> 0 AND f.{column} IN (SELECT value FROM holders WHERE kind = '{column}')
-        GROUP BY a.customer, f.{column}
-        """
-"""What is asked by customer and ``column``: a wording or a system text that several hold."""
-
-STEPS = {
-    "trait_start": "SELECT min(time) AS first FROM facts",
-    "trait_totals": """
-        SELECT a.customer AS account, count(*) AS n, avg(coalesce(f.elicitation, 0)) AS read,
-               avg(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
-               avg(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
-               avg(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
-               avg(coalesce(f.appetite, 0)) AS appetite, avg(ln(1 + coalesce(f.output_tokens, 0))) AS written,
-               date_diff('hour', min(f.time), max(f.time)) AS hours,
-               date_diff('hour', max(s.first), min(f.time)) AS began
-        FROM facts f JOIN accounts a ON a.account = f.account CROSS JOIN trait_start s
-        GROUP BY a.customer""",
-    "trait_practice": "UNION ALL".join(PRACTICE.format(column=c) for c in ("wording", "system")),
-    "trait_sites": """
-        SELECT account, net, share FROM (
-            SELECT a.customer AS account, f.net AS net, count(*) * 1.0 / sum(count(*)) OVER (PARTITION BY a.customer) AS share,
-                   row_number() OVER (PARTITION BY a.customer ORDER BY count(*) DESC, f.net) AS place
-            FROM facts f JOIN accounts a ON a.account = f.account
-            WHERE f.net <> 0 GROUP BY a.customer, f.net) ranked
-        WHERE place = 1""",
-    "trait_moves": """
-        SELECT a.customer AS account, sum(CASE WHEN f.model = m.model THEN 1 ELSE 0 END) AS moved, count(*) AS asked
-        FROM models m
-        JOIN facts f ON f.time >= m.released_at AND f.time < m.released_at + INTERVAL 24 HOUR
-        JOIN accounts a ON a.account = f.account
-        CROSS JOIN trait_start s
-        WHERE m.released_at > s.first
-        GROUP BY a.customer""",
-    "trait_accounts": """
-        SELECT customer AS account, min(programme) AS programme, min(verification) AS verification, min(plan) AS plan,
-               max(card) AS card, max(issuer) AS issuer, max(mail_domain) AS mail_domain, max(referrer) AS referrer,
-               max(signup_day) AS signup_day, max(billing_country) AS billing, max(phone_country) AS phone, max(org) AS org,
-               count(*) AS seats
-        FROM accounts GROUP BY customer""",
-}
-"""Named steps on ``facts``, ``accounts`` and ``models``: what ``Ground`` is loaded from."""
-
-ALIKE = ("client", "tls", "tools", "system", "settings", "slot", "mail_domain", "signup_day", "signup_tls", "referrer")
+ALIKE = ("client", "tls", "tools", "settings", "signup_day", "signup_tls")
 """Kinds of which is asked how far one value is common to the group and to nobody else."""
 SHARING = ("card", "phone", "net", "signup_net", "prompt", "wording", "system")
 """Kinds of which is asked how many members share a value with another, beyond chance."""
-MEASURES = ("read", "marked", "aimed", "single", "appetite", "written")
+TRACED = {"card": 0, "phone": 0, "net": 1, "signup_net": 1, "prompt": 2, "wording": 2, "system": 2}
+"""Which trace each of ``SHARING`` is of: whom it takes to leave it."""
 UNTOLD = 6.0
 """``dispatch`` of a group with nothing to deal out; the most it can be."""
 MARKERS = 40
 """Marking wordings that are looked at, those most members use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What the traits of any group are worked out from: by customer (``totals``, ``declared``, ``home``, ``site``), and by
-    customer and wording (``practice``, sorted by wording then customer, wording w at ``at[w]:at[w + 1]``)."""
-
-    holdings: Holdings
-    totals: dict[str, np.ndarray]
-    declared: dict[str, np.ndarray]
-    site: np.ndarray
-    site_share: np.ndarray
-    moved: np.ndarray
-    asked: np.ndarray
-    wordings: np.ndarray
-    at: np.ndarray
-    account: np.ndarray
-    practice: dict[str, np.ndarray]
-    cap: np.ndarray
-    base: dict[str, float]
-    slots: float
-    """Chance that two active quarters of a day are the same one."""
-
-    @classmethod
-    def load(cls, engine: Engine, holdings: Holdings) -> Ground:
-        """Run the steps; facts, accounts, models and the folds must be there."""
-        for name, sql in STEPS.items():
-            engine.step(name, sql, {})
-        size = len(holdings.account_at) - 1
-        totals = dense(engine.rows("trait_totals"), size)
-        declared = dense(engine.rows("trait_accounts"), size)
-        sites, moves = dense(engine.rows("trait_sites"), size), dense(engine.rows("trait_moves"), size)
-        rows = engine.rows("trait_practice").sort_by([("wording", "ascending"), ("account", "ascending")])
-        wording = rows["wording"].to_numpy()
-        wordings, first = np.unique(wording, return_index=True)
-        practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "prompts", *MEASURES)}
-        n = totals["n"].astype(float)
-        base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
-        totals["volume"] = np.log(np.maximum(1, n))
-        base["volume_spread"] = float(totals["volume"][n > 0].std())
-        declared["vouched"] = np.isin(declared["verification"].astype(str), ("contract", "id", "domain"))
-        declared["taught"] = np.isin(declared["programme"].astype(str), ("education", "research", "startup"))
-        known = (declared["billing"] != 0) & (declared["phone"] != 0)
-        declared["crossing"] = known & (declared["billing"] != declared["phone"])
-        base["crossing"] = float(declared["crossing"].sum() / holdings.n)
-        active = holdings.holders[holdings.kind == KIND_NAMES.index("slot")]
-        slots = float(((active / max(1, active.sum())) ** 2).sum())
-        return cls(
-            holdings, totals, declared, sites["net"], sites["share"].astype(float), moves["moved"].astype(float),
-            moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice,
-            holdings.cap(), base, slots,
-        )  # fmt: skip
-
-
-def dense(rows: pa.Table, size: int) -> dict[str, np.ndarray]:
-    """Columns of ``rows`` by customer, 0 or '' for customers without a row."""
-    account = rows["account"].to_numpy()
-    found = {}
-    for name in rows.column_names:
-        column = rows[name]
-        words = pa.types.is_string(column.type)
-        values = np.asarray(column.to_pylist(), object) if words else column.fill_null(0).to_numpy()
-        out = np.full(size, "", object) if words else np.zeros(size, values.dtype)
-        out[account] = values
-        found[name] = out
-    return found
 
 
 def traits(ground: Ground, members: np.ndarray) -> dict[str, float]:
@@ -153,7 +36,9 @@ def traits(ground: Ground, members: np.ndarray) -> dict[str, float]:
     return {
         "size": float(np.log2(len(members))),
         **practice(ground, members, marks),
+        **whole(ground, members),
         **sharing(ground, members),
+        **linked(ground, members),
         **alike(ground, members),
         **declared(ground, members),
         **rhythm(ground, members),
@@ -186,21 +71,92 @@ def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str
     base = ground.base
     user = np.searchsorted(members, ground.account[rows])
     per_user = np.bincount(user, n, len(members))
+    user = np.searchsorted(members, ground.account[rows])
+    per_user = np.bincount(user, n, len(members))
+    users_of = np.bincount(which, minlength=len(marks))
+    all_users = (ground.at[marks + 1] - ground.at[marks]) if len(marks) else np.zeros(0)
+    by = {m: np.bincount(user, ground.practice[m][rows], len(members)) for m in ("length", "squares", "aimed", "read")}
     return {
-        "marks": float(np.log2(1 + len(marks))),
         "exclusive": float(exclusive),
+        "owned": float(np.average(np.log2((users_of + 1) / (all_users - users_of + 1)), weights=users_of))
+        if len(marks)
+        else -4.0,
         "practising": float((per_user > 0).mean()),
         "practice": float(total / max(1.0, all_[members].sum())),
         "practice_even": float(np.log1p(_spread(per_user[per_user > 0] / all_[members][per_user > 0]))),
-        "read": float(np.log2((share["read"] + 0.02) / (base["read"] + 0.02))),
-        "marked": float(np.log2((share["marked"] + 0.01) / (base["marked"] + 0.01))),
-        "aimed": share["aimed"] - base["aimed"],
-        "single": share["single"] - base["single"],
-        "appetite": share["appetite"] - base["appetite"],
-        "written": share["written"] - base["written"],
-        "distinct": float(ground.practice["prompts"][rows].sum() / total) if total else 1.0,
+        "read": float(np.log2((share["read"] + 0.02) / (base["read"] + 0.02))) if total else 0.0,
+        "marked": float(np.log2((share["marked"] + 0.01) / (base["marked"] + 0.01))) if total else 0.0,
+        "aimed": share["aimed"] - base["aimed"] if total else 0.0,
+        "single": share["single"] - base["single"] if total else 0.0,
+        "appetite": share["appetite"] - base["appetite"] if total else 0.0,
         "repeats": float(np.log2(total / max(1, len(rows)))) if total else 0.0,
         "dispatch": dispatch(user, which, n),
+        "variety": variety(user, which, n),
+        "uneven_length": uneven(per_user, by["length"], by["squares"]),
+        "uneven_aimed": uneven(per_user, by["aimed"], by["aimed"]),
+    }
+
+
+def uneven(n: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> float:
+    """How much more accounts differ in a measure than their exchanges do: log2 of F of a one-way analysis of variance, clipped to
+    -1..4; 4 where it cannot be told. Workers who draw from one queue differ by chance alone, and F is 1.
+
+    ``n``, ``sums`` and ``squares`` are by account: exchanges, and the sum of the measure and of its squares over them.
+    """
+    keep = n > 0
+    n, sums, squares = n[keep], sums[keep], squares[keep]
+    total = n.sum()
+    if len(n) < 3 or total - len(n) < 10:
+        return 4.0
+    between = (sums**2 / n).sum() - sums.sum() ** 2 / total
+    within = squares.sum() - (sums**2 / n).sum()
+    if within <= 1e-6 * total:
+        return 4.0
+    return float(np.clip(np.log2(max(1e-9, between / (len(n) - 1)) / (within / (total - len(n)))), -1, 4))
+
+
+def variety(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
+    """How many different wordings an account uses, as a share of how many it would if they were dealt out: -1..1, 0 where
+    there is nothing to deal out.
+
+    Expected by rarefaction (Hurlbert 1971) from what all of them use.
+    """
+    busy = np.bincount(user, n)
+    keep = busy[user] >= 2
+    user, which, n = user[keep], which[keep], n[keep]
+    if not len(n):
+        return 0.0
+    pool = np.bincount(which, n)
+    pool = pool[pool > 0] / n.sum()
+    if len(pool) < 2:
+        return 0.0
+    _, asked = np.unique(user, return_inverse=True)
+    each = np.bincount(asked, n)
+    sizes, at = np.unique(np.minimum(each, 1000), return_inverse=True)
+    due = (1 - (1 - pool[None, :]) ** sizes[:, None]).sum(axis=1)[at]
+    found = np.bincount(asked)
+    more = (due - 1).sum()
+    return float(np.clip((found - 1).sum() / more, 0, 1.5)) if more > 0.5 else 0.0
+
+
+def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
+    """What all of their exchanges are like, whatever marks them."""
+    t, base = ground.totals, ground.base
+    n = t["n"][members].astype(float)
+    share = {m: float(np.average(t[m][members], weights=n)) for m in ("read", "marked", "aimed", "single")}
+    mine = ground.aims[members].sum(axis=0) + 0.5
+    others = ground.aims.sum(axis=0) - mine + 1.5
+    p, q = mine / mine.sum(), others / others.sum()
+    active = members[n >= 8]
+    return {
+        "whole_read": float(np.log2((share["read"] + 0.02) / (base["read"] + 0.02))),
+        "whole_marked": float(np.log2((share["marked"] + 0.01) / (base["marked"] + 0.01))),
+        "whole_aimed": share["aimed"] - base["aimed"],
+        "whole_single": share["single"] - base["single"],
+        "narrow": float((p * np.log2(p / q)).sum()),
+        "whole_length": uneven(n, t["length"][members], t["squares"][members]),
+        "day": float(t["day"][active].mean() - base["day"]) if len(active) else 0.0,
+        "weekend": float(np.average(t["weekend"][members], weights=n)) - base["weekend"],
     }
 
 
@@ -225,7 +181,7 @@ def sharing(ground: Ground, members: np.ndarray) -> dict[str, float]:
     h = ground.holdings
     position, held = h.values_of(members)
     rare = h.holders[held] <= ground.cap[held]
-    found = {}
+    found, traces = {}, np.zeros((len(members), 3), bool)
     for name in SHARING:
         keep = rare & (h.kind[held] == KIND_NAMES.index(name))
         values, number, count = np.unique(held[keep], return_inverse=True, return_counts=True)
@@ -235,6 +191,26 @@ def sharing(ground: Ground, members: np.ndarray) -> dict[str, float]:
         np.maximum.at(best, position[keep], lift[number])
         found[f"share_{name}"] = float((best >= 2).mean())
         found[f"bits_{name}"] = float(np.minimum(best, 12).mean())
+        traces[:, TRACED[name]] |= best >= 2
+    return {**found, "share_two": float((traces.sum(axis=1) >= 2).mean())}
+
+
+def linked(ground: Ground, members: np.ndarray) -> dict[str, float]:
+    """Share of the members that hang together through rare cards and phones, and through rare networks."""
+    h = ground.holdings
+    position, held = h.values_of(members)
+    rare = h.holders[held] <= ground.cap[held]
+    found = {}
+    for name, kinds in (("paid", ("card", "phone")), ("networked", ("net", "signup_net"))):
+        keep = rare & np.isin(h.kind[held], [KIND_NAMES.index(k) for k in kinds])
+        _, number = np.unique(held[keep], return_inverse=True)
+        graph = igraph.Graph(
+            n=len(members) + int(number.max(initial=-1)) + 1,
+            edges=np.column_stack([position[keep], number + len(members)]),
+        )
+        part = np.asarray(graph.connected_components().membership)[: len(members)]
+        most = np.bincount(part).max()
+        found[f"linked_{name}"] = float(most / len(members)) if most > 1 else 0.0
     return found
 
 
@@ -250,9 +226,7 @@ def alike(ground: Ground, members: np.ndarray) -> dict[str, float]:
     for name in ALIKE:
         mine = bits[h.kind[values] == KIND_NAMES.index(name)]
         found[f"alike_{name}"] = float(mine.max(initial=0.0))
-    for name in ("issuer", "billing"):
-        found[f"alike_{name}"] = _alike(ground.declared[name], members, h.n)
-    found["alike_country"] = _alike(h.country, members, h.n)
+    found["alike_issuer"] = _alike(ground.declared["issuer"], members, h.n)
     return found
 
 

@@ -1,0 +1,148 @@
+"""What the traits of any group are worked out from: sums by customer, and by customer and wording, loaded once a judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from stillwatch.evidence import KIND_NAMES, Holdings
+from stillwatch.store import Engine
+from stillwatch.types import CAPABILITIES
+
+PRACTICE = """
+        SELECT a.customer AS account, f.{column} AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
+               sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
+               sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
+               sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
+               sum(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.input_tokens, 0))) AS length,
+               sum(ln(1 + coalesce(f.input_tokens, 0)) * ln(1 + coalesce(f.input_tokens, 0))) AS squares
+        FROM facts f JOIN accounts a ON a.account = f.account
+        WHERE f.{column} <> 0 AND f.{column} IN (SELECT value FROM holders WHERE kind = '{column}')
+        GROUP BY a.customer, f.{column}
+        """
+"""What is asked by customer and ``column``: a wording or a system text that several hold."""
+
+STEPS = {
+    "trait_start": "SELECT min(time) AS first FROM facts",
+    "trait_totals": """
+        SELECT a.customer AS account, count(*) AS n, avg(coalesce(f.elicitation, 0)) AS read,
+               avg(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
+               avg(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
+               avg(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
+               avg(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.input_tokens, 0))) AS length,
+               sum(ln(1 + coalesce(f.input_tokens, 0)) * ln(1 + coalesce(f.input_tokens, 0))) AS squares,
+               avg(cos(date_diff('hour', s.first, f.time) * 0.2617993878)) AS cosine,
+               avg(sin(date_diff('hour', s.first, f.time) * 0.2617993878)) AS sine,
+               avg(CASE WHEN (f.slot - f.slot % 4) / 4 % 7 IN (2, 3) THEN 1.0 ELSE 0.0 END) AS weekend,
+               date_diff('hour', max(s.first), min(f.time)) AS began
+        FROM facts f JOIN accounts a ON a.account = f.account CROSS JOIN trait_start s
+        GROUP BY a.customer""",
+    "trait_aims": """
+        SELECT a.customer AS account, f.capability AS capability, count(*) AS n
+        FROM facts f JOIN accounts a ON a.account = f.account WHERE f.capability IS NOT NULL
+        GROUP BY a.customer, f.capability""",
+    "trait_practice": "UNION ALL".join(PRACTICE.format(column=c) for c in ("wording", "system")),
+    "trait_sites": """
+        SELECT account, net, share FROM (
+            SELECT a.customer AS account, f.net AS net, count(*) * 1.0 / sum(count(*)) OVER (PARTITION BY a.customer) AS share,
+                   row_number() OVER (PARTITION BY a.customer ORDER BY count(*) DESC, f.net) AS place
+            FROM facts f JOIN accounts a ON a.account = f.account
+            WHERE f.net <> 0 GROUP BY a.customer, f.net) ranked
+        WHERE place = 1""",
+    "trait_moves": """
+        SELECT a.customer AS account, sum(CASE WHEN f.model = m.model THEN 1 ELSE 0 END) AS moved, count(*) AS asked
+        FROM models m
+        JOIN facts f ON f.time >= m.released_at AND f.time < m.released_at + INTERVAL 24 HOUR
+        JOIN accounts a ON a.account = f.account
+        CROSS JOIN trait_start s
+        WHERE m.released_at > s.first
+        GROUP BY a.customer""",
+    "trait_accounts": """
+        SELECT customer AS account, min(programme) AS programme, min(verification) AS verification, min(plan) AS plan,
+               max(card) AS card, max(issuer) AS issuer, max(mail_domain) AS mail_domain, max(referrer) AS referrer,
+               max(signup_day) AS signup_day, max(billing_country) AS billing, max(phone_country) AS phone, max(org) AS org,
+               count(*) AS seats
+        FROM accounts GROUP BY customer""",
+}
+"""Named steps on ``facts``, ``accounts`` and ``models``: what ``Ground`` is loaded from."""
+
+
+MEASURES = ("read", "marked", "aimed", "single", "appetite")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the traits of any group are worked out from: by customer (``totals``, ``declared``, ``home``, ``site``), and by
+    customer and wording (``practice``, sorted by wording then customer, wording w at ``at[w]:at[w + 1]``)."""
+
+    holdings: Holdings
+    totals: dict[str, np.ndarray]
+    declared: dict[str, np.ndarray]
+    site: np.ndarray
+    site_share: np.ndarray
+    moved: np.ndarray
+    asked: np.ndarray
+    wordings: np.ndarray
+    at: np.ndarray
+    account: np.ndarray
+    practice: dict[str, np.ndarray]
+    aims: np.ndarray
+    """Exchanges by customer and capability."""
+    cap: np.ndarray
+    base: dict[str, float]
+    slots: float
+    """Chance that two active quarters of a day are the same one."""
+
+    @classmethod
+    def load(cls, engine: Engine, holdings: Holdings) -> Ground:
+        """Run the steps; facts, accounts, models and the folds must be there."""
+        for name, sql in STEPS.items():
+            engine.step(name, sql, {})
+        size = len(holdings.account_at) - 1
+        totals = dense(engine.rows("trait_totals"), size)
+        declared = dense(engine.rows("trait_accounts"), size)
+        sites, moves = dense(engine.rows("trait_sites"), size), dense(engine.rows("trait_moves"), size)
+        rows = engine.rows("trait_practice").sort_by([("wording", "ascending"), ("account", "ascending")])
+        wording = rows["wording"].to_numpy()
+        wordings, first = np.unique(wording, return_index=True)
+        practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "length", "squares", *MEASURES)}
+        aimed = engine.rows("trait_aims")
+        aims = np.zeros((size, len(CAPABILITIES)))
+        aims[aimed["account"].to_numpy(), np.clip(aimed["capability"].to_numpy(), 0, len(CAPABILITIES) - 1)] = aimed[
+            "n"
+        ].to_numpy()
+        n = totals["n"].astype(float)
+        base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
+        totals["volume"] = np.log(np.maximum(1, n))
+        totals["day"] = np.hypot(totals["cosine"], totals["sine"])
+        base["day"] = float(totals["day"][n >= 8].mean()) if (n >= 8).any() else 0.0
+        base["weekend"] = float(np.average(totals["weekend"], weights=n))
+        base["volume_spread"] = float(totals["volume"][n > 0].std())
+        declared["vouched"] = np.isin(declared["verification"].astype(str), ("contract", "id", "domain"))
+        declared["taught"] = np.isin(declared["programme"].astype(str), ("education", "research", "startup"))
+        known = (declared["billing"] != 0) & (declared["phone"] != 0)
+        declared["crossing"] = known & (declared["billing"] != declared["phone"])
+        base["crossing"] = float(declared["crossing"].sum() / holdings.n)
+        active = holdings.holders[holdings.kind == KIND_NAMES.index("slot")]
+        slots = float(((active / max(1, active.sum())) ** 2).sum())
+        return cls(
+            holdings, totals, declared, sites["net"], sites["share"].astype(float), moves["moved"].astype(float),
+            moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice, aims,
+            holdings.cap(), base, slots,
+        )  # fmt: skip
+
+
+def dense(rows: pa.Table, size: int) -> dict[str, np.ndarray]:
+    """Columns of ``rows`` by customer, 0 or '' for customers without a row."""
+    account = rows["account"].to_numpy()
+    found = {}
+    for name in rows.column_names:
+        column = rows[name]
+        words = pa.types.is_string(column.type)
+        values = np.asarray(column.to_pylist(), object) if words else column.fill_null(0).to_numpy()
+        out = np.full(size, "", object) if words else np.zeros(size, values.dtype)
+        out[account] = values
+        found[name] = out
+    return found
