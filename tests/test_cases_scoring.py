@@ -272,7 +272,8 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     nothing: tuple[Exhibit, ...] = ()
     return Verdict(
         case=case, outcome=Outcome.REVIEW, confidence=probability(given["odds"]), q_value=1.0, exhibits=nothing,
-        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"], read=given["read"],
+        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"],
+        read=given["read"],
         bits=GOOD["bits"] | given["bits"], evidence=given["evidence"],
     )  # fmt: skip
 

@@ -112,8 +112,8 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     odds = weights.total(found)
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
-        case, odds, found["practising"], found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence, exhibits, alternatives,
-        np.zeros(case.size),
+        case, odds, found["practising"], found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
+        exhibits, alternatives, np.zeros(case.size),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 FAMILIES = ("identity", "network", "template", "tempo", "content", "migration")
 """Families of evidence. Within one, only the strongest counts; families add up."""
@@ -176,3 +177,78 @@ class Campaign:
             raise ValueError(f"campaign {self.campaign_id}: an account is listed twice")
         if self.first_seen > self.last_seen:
             raise ValueError(f"campaign {self.campaign_id}: first_seen after last_seen")
+
+
+class Rung(StrEnum):
+    """The steps of the ladder, mildest first; each says what the gateway does with an account's requests."""
+
+    OBSERVE = "observe"
+    PROTECT = "protect"
+    THROTTLE = "throttle"
+    VERIFY = "verify"
+    RESTRICT = "restrict"
+    SUSPEND = "suspend"
+
+    @property
+    def height(self) -> int:
+        """0 for the mildest."""
+        return list(Rung).index(self)
+
+
+class Standing(StrEnum):
+    """Where an action is in its life. Only ``IN_FORCE`` changes what an account gets; the last four are for ever."""
+
+    SHADOW = "shadow"
+    """Written down as what would have been done, never done."""
+    PENDING = "pending"
+    """Waits for signatures."""
+    DUE = "due"
+    """Signed, or needs none; begins at ``starts_at``."""
+    IN_FORCE = "in_force"
+    EXPIRED = "expired"
+    UNDONE = "undone"
+    REFUSED = "refused"
+    REPLACED = "replaced"
+    """By another one on the same account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One response to one account. Times are UTC; ``settings`` are the rung's own, such as ``requests_per_minute``.
+
+    ``rule`` is the policy's rule, or ``person`` where somebody decided. ``reason`` is what the account is told.
+    ``needed`` is how many people must sign; ``signatures`` who has. Two actions with one ``key`` are one.
+    """
+
+    action_id: str
+    key: str
+    account_id: str
+    campaign_id: str
+    rung: Rung
+    rule: str
+    reason: str
+    standing: Standing
+    proposed_at: datetime
+    starts_at: datetime
+    expires_at: datetime
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needed: int = 0
+    signatures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(t.tzinfo is None for t in (self.proposed_at, self.starts_at, self.expires_at)):
+            raise ValueError(f"action {self.action_id!r}: its times have no zone")
+        if not self.starts_at < self.expires_at:
+            raise ValueError(f"action {self.action_id!r} must begin before it ends")
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What holds for one account now: all that a gateway is told."""
+
+    account_id: str
+    rung: Rung
+    action_id: str
+    campaign_id: str
+    expires_at: datetime
+    settings: Mapping[str, Any] = field(default_factory=dict)
