@@ -39,6 +39,24 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TRIGGER judgements_are_not_deleted BEFORE DELETE ON judgements
             BEGIN SELECT RAISE(ABORT, 'a judgement is replaced by a newer one, never deleted'); END;""",
     ),
+    (
+        "tokens",
+        """
+        CREATE TABLE tokens (
+            token_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            role TEXT NOT NULL,
+            digest BLOB NOT NULL CHECK (length(digest) = 32),
+            created_at TEXT NOT NULL,
+            created_by TEXT NOT NULL,
+            expires_at TEXT NOT NULL,
+            last_used_at TEXT,
+            revoked_at TEXT,
+            revoked_by TEXT,
+            replaces TEXT REFERENCES tokens
+        ) STRICT;
+        CREATE INDEX tokens_by_name ON tokens (name);""",
+    ),
 )
 """Name and statements, in order."""
 
