@@ -22,7 +22,8 @@ LAYERS = (
      "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping"),
     ("pipeline", "replay", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
-    ("cli", "console"),
+    ("serving",),
+    ("cli", "cli_serving", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""

@@ -23,6 +23,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from stillwatch import __version__
+from stillwatch.cli_serving import app as serving_verbs
 from stillwatch.errors import Reject, StillwatchError, UsageError
 
 if TYPE_CHECKING:
@@ -433,6 +434,9 @@ def demo(
     evaluate(world, result)
     print(f"\nthe report: {(result / 'report.html').resolve()}")
     return 0
+
+
+app.command(serving_verbs, name="*")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from cyclopts import App
 
 from stillwatch import tables
 from stillwatch.cli import app
@@ -27,8 +28,8 @@ Written by `python -m stillwatch.reference > docs/reference.md`; a test fails wh
 """
 
 EXIT_CODES = {
-    0: "no campaign",
-    1: "campaigns found",
+    0: "no campaign; done",
+    1: "campaigns found; of `doctor`, that something must be mended",
     2: "the command, a setting or a plug-in is wrong",
     3: "nothing in the input could be judged",
     4: "no campaign, but a file of the log could not be read, or not to its end",
@@ -79,19 +80,32 @@ def reference() -> str:
 def commands() -> Iterator[str]:
     """Each verb with its options, as its ``--help`` has them."""
     for name in verbs():
-        yield f"### stillwatch {name}\n\n{_summary(app[name].help)}\n"
+        yield f"### stillwatch {name}\n\n{_summary(verb_app(name).help)}\n"
         yield from grid("option|meaning|default", ((f"`{o}`", text, default) for o, text, default in options(name)))
         yield ""
 
 
 def verbs() -> list[str]:
-    """The verbs of the command line, in the order they are written."""
-    return [name for name in app if not name.startswith("-")]
+    """The verbs of the command line, in the order they are written; those of a group with its name before them."""
+    names = [name for name in app if not name.startswith("-")]
+    return [verb for name in names for verb in ([name] if app[name].default_command else _verbs_of(name))]
+
+
+def verb_app(verb: str) -> App:
+    """What runs a verb, or a group's."""
+    found = app
+    for name in verb.split():
+        found = found[name]
+    return found
+
+
+def _verbs_of(group: str) -> list[str]:
+    return [f"{group} {name}" for name in app[group] if not name.startswith("-")]
 
 
 def options(verb: str) -> Iterator[tuple[str, str, str]]:
     """What a verb takes: name, meaning, default."""
-    for argument in app[verb].assemble_argument_collection(parse_docstring=True):
+    for argument in verb_app(verb).assemble_argument_collection(parse_docstring=True):
         parameter = argument.parameter
         default = argument.field_info.default
         shown = "required" if argument.required else f"`{default}`" if default not in (None, (), False) else ""

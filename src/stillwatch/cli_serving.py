@@ -1,0 +1,169 @@
+"""The verbs around a server: start it, look whether it is well, keep a copy of its home and put that back."""
+# ruff: noqa: PLC0415  # verbs import what they need, so that --help does not wait for engines
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from stillwatch.errors import UsageError
+
+app = App(name="serving")
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+
+FAILED = 1
+"""Exit code of ``doctor`` where something must be mended."""
+
+
+@app.command
+def serve(
+    home: Path,
+    *,
+    config: Path | None = None,
+    policy: Path | None = None,
+    key: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+) -> int:
+    """Stand beside the gateway: take traffic in, judge all the time, answer what is in force, act in steps that expire.
+
+    Examples:
+
+        stillwatch serve home
+        stillwatch serve home --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+
+    Makes the home folder if it is not there, with keys of its own and a token for an
+    administrator, and runs until SIGTERM or Ctrl-C. Logs are JSON lines on stderr.
+    docs/serving.md tells how to connect a gateway.
+
+    Exit codes: 0 stopped; 2 a setting is wrong; 5 the home or the port is in use.
+
+    Parameters
+    ----------
+    home
+        Folder that holds everything: what came in, what was judged, what is in force, the audit.
+    config
+        Settings (TOML) instead of serve.toml in the home.
+    policy
+        Policy (TOML) instead of policy.toml in the home; with neither nothing is proposed.
+    key
+        File with the secret for keyed hashes; else the variable STILLWATCH_KEY, else keys/privacy.key in the home.
+    host
+        Address to listen on, over the settings' one.
+    port
+        Port to listen on, over the settings' one.
+    tls_cert
+        Certificate with its chain, PEM.
+    tls_key
+        The certificate's key, PEM.
+    """
+    from stillwatch.serving.home import Home
+    from stillwatch.serving.server import Start, Tls, start
+
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("--tls-cert and --tls-key go together", hint="give both or neither")
+    tls = Tls(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
+    start(Start(Home(home), config, policy, key, host, port, tls))
+    return 0
+
+
+@app.command
+def doctor(home: Path, *, config: Path | None = None, key: Path | None = None, json_: JsonFlag = False) -> int:
+    """Look whether a server's home is well: each line says ok, warn or fail, and what to do.
+
+    Examples:
+
+        stillwatch doctor home
+        stillwatch doctor home --json
+
+    Changes nothing, and may be run beside the server.
+
+    Exit codes: 0 nothing failed; 1 something must be mended.
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    config
+        Settings (TOML) instead of serve.toml in the home.
+    key
+        File with the secret, as for serve.
+    json_
+        Print the lines as JSON.
+    """
+    from stillwatch.serving import doctor as examination
+    from stillwatch.serving.home import Home
+
+    checks = examination.examine(Home(home), config, key)
+    if json_:
+        print(json.dumps([c.to_dict() for c in checks], indent=2))
+    else:
+        for check in checks:
+            print(check)
+    return FAILED if any(c.level == "fail" for c in checks) else 0
+
+
+@app.command
+def backup(home: Path, file: Path) -> int:
+    """Copy a server's home into one file, while the server runs.
+
+    Examples:
+
+        stillwatch backup home stillwatch-2026-11-26.tar.zst
+
+    Holds the spool, the state, the audit, the results and the watch, as they were
+    together, with a digest of each file. Keys are not in it: keep keys/ apart.
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    file
+        File to write, .tar.zst or .tar.gz; one of that name is replaced when the new one is whole.
+    """
+    from stillwatch.serving.backup import backup as copy
+    from stillwatch.serving.home import Home
+
+    made = copy(Home(home), file)
+    print(
+        f"{made.file}: {made.files} files, {made.bytes:,} bytes before compression, as of {made.at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    print("keys are not in it: keep a copy of the home's keys/ apart from it", file=sys.stderr)
+    return 0
+
+
+@app.command
+def restore(file: Path, home: Path, *, force: Flag = False) -> int:
+    """Make a home what it was when a backup was taken.
+
+    Examples:
+
+        stillwatch restore stillwatch-2026-11-26.tar.zst home
+        stillwatch restore stillwatch-2026-11-26.tar.zst home --force
+
+    Verifies every digest, the databases and the audit before anything is put in place.
+    Then put keys/ back, and look with stillwatch doctor.
+
+    Parameters
+    ----------
+    file
+        A file that stillwatch backup wrote.
+    home
+        Folder to make; one that is not empty is refused.
+    force
+        Keep what is there under another name, HOME.before-TIME, instead of refusing.
+    """
+    from stillwatch.serving.backup import restore as put_back
+    from stillwatch.serving.home import Home
+
+    done = put_back(file, Home(home), force=force)
+    print(f"{home}: {done.files} files as of {done.at:%Y-%m-%d %H:%M:%S} UTC, all verified")
+    return 0

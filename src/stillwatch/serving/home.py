@@ -1,0 +1,90 @@
+"""The home folder: what lies where in it, and that one server at a time has it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillwatch.errors import Transient, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths in a home folder; docs/decisions/0007-beside-the-gateway.md says what each holds."""
+
+    folder: Path
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool.db"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state.db"
+
+    @property
+    def audit(self) -> Path:
+        return self.folder / "audit"
+
+    @property
+    def watch(self) -> Path:
+        return self.folder / "watch"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def in_force(self) -> Path:
+        return self.folder / "in_force.json"
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "serve.toml"
+
+    @property
+    def policy(self) -> Path:
+        return self.folder / "policy.toml"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / ".serve.lock"
+
+    def made(self) -> Home:
+        """The folder, made for its owner alone if it was not there. UsageError where that cannot be."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as e:
+            raise UsageError(f"{self.folder}: cannot be made: {e.strerror}", hint="give a folder of your own") from e
+        if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+            raise UsageError(f"{self.folder}: no permission to read and write there", hint="run as its owner")
+        return self
+
+    def is_held(self) -> bool:
+        """Whether a server has this home now."""
+        try:
+            with self.held():
+                return False
+        except (Transient, FileNotFoundError):
+            return True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other servers off. Transient where one runs already."""
+        with self.lock.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                lock.seek(0)
+                raise Transient(
+                    f"{self.folder}: another server has this home (process {lock.read().strip() or 'unknown'})",
+                    hint="stop it first: systemctl stop stillwatch",
+                ) from e
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
