@@ -228,7 +228,7 @@ def _unpack(file: Path, compression: str, folder: Path) -> dict[str, Any]:
         ):
             manifest = _read_manifest(file, packed)
             missing = dict(manifest["files"])
-            for entry in packed:
+            while (entry := packed.next()) is not None:
                 _take(file, packed, entry, missing, folder)
     except FileNotFoundError as e:
         raise UsageError(f"{file}: is not there") from e
