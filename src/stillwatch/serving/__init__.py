@@ -1,0 +1,1 @@
+"""What `stillwatch serve` answers, beside the gateway: traffic in, decisions out."""

@@ -1,0 +1,204 @@
+"""What is in force, in memory: one question, one answer, about a microsecond, and never a wait.
+
+The table is never changed, only replaced whole, by one assignment: a question sees the old table or the new one, nothing
+between. The answer is the strictest thing in force for the account, the key and the end user; what has expired does not count,
+and whoever is unknown passes. Nothing here raises a rung: if tables stop coming, the last one goes on being answered from, each
+answer is counted as stale and one alarm is given.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from stillwatch.errors import UsageError
+from stillwatch.types import InForce, Rung
+
+HEIGHTS = {rung: height for height, rung in enumerate(Rung)}
+TOLERANCE = 1e-9
+"""Share of a request by which adding up many small refills may fall short of one."""
+
+STALE_AFTER_S = 900.0
+"""Without a new table for this long, in seconds, answers count as stale."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is in force, by account, by key and by end user.
+
+    A key is named by the SHA-256 of the secret, in hex, as LiteLLM names it. ``shadows`` holds, by account, what would be in
+    force if its rule were not in shadow: counted when asked for, never answered.
+    """
+
+    accounts: Mapping[str, InForce] = field(default_factory=dict)
+    keys: Mapping[str, InForce] = field(default_factory=dict)
+    end_users: Mapping[str, InForce] = field(default_factory=dict)
+    shadows: Mapping[str, InForce] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """How many answers it holds; shadows are none."""
+        return len(self.accounts) + len(self.keys) + len(self.end_users)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was asked and answered since the start; only ever goes up. For others to export.
+
+    ``in_force`` and ``shadow`` count answers by rung; the gateways add ``refused``, by rung, ``rewritten``, ``too_large`` and
+    ``unreadable`` (bodies that passed unchanged, for being over the cap or no JSON).
+    """
+
+    asked: int = 0
+    stale: int = 0
+    alarms: int = 0
+    in_force: dict[Rung, int] = field(default_factory=lambda: dict.fromkeys(Rung, 0))
+    shadow: dict[Rung, int] = field(default_factory=lambda: dict.fromkeys(Rung, 0))
+    refused: dict[Rung, int] = field(default_factory=lambda: dict.fromkeys(Rung, 0))
+    rewritten: int = 0
+    too_large: int = 0
+    unreadable: int = 0
+
+
+Ranked = tuple[tuple[int, float, datetime], datetime, InForce]
+"""How strict an answer is, when it ends, and the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A table made ready for asking: each answer beside its rank, worked out once."""
+
+    table: Table
+    accounts: dict[str, Ranked]
+    keys: dict[str, Ranked]
+    end_users: dict[str, Ranked]
+    shadows: dict[str, Ranked]
+
+    @classmethod
+    def of(cls, table: Table) -> _Ready:
+        parts = (table.accounts, table.keys, table.end_users, table.shadows)
+        return cls(table, *({who: _ranked(held) for who, held in part.items()} for part in parts))
+
+
+class Decisions:
+    """The table that holds now, and the counts. Asked on the server's thread; ``replace`` may come from any."""
+
+    def __init__(
+        self,
+        table: Table | None = None,
+        *,
+        stale_after_s: float = STALE_AFTER_S,
+        clock: Callable[[], float] = time.monotonic,
+        alarm: Callable[[str], None] = log.warning,
+    ) -> None:
+        if not stale_after_s > 0:
+            raise UsageError(f"stale_after must be above 0 seconds: {stale_after_s}")
+        self.counts = Counts()
+        self._clock, self._alarm, self._stale_after_s = clock, alarm, stale_after_s
+        self._ready = _Ready.of(table or Table())
+        self._stale_at = clock() + stale_after_s
+        self._told = False
+
+    @property
+    def table(self) -> Table:
+        """The table that holds now."""
+        return self._ready.table
+
+    def replace(self, table: Table, *, stale: bool = False) -> None:
+        """Answer from ``table`` from now on. ``stale``: it is not what holds, only the last that is known."""
+        ready = _Ready.of(table)
+        self._stale_at = -math.inf if stale else self._clock() + self._stale_after_s
+        self._told = False
+        self._ready = ready
+
+    def is_stale(self) -> bool:
+        """Whether no table has come for longer than ``stale_after_s``, or the one that came was stale already."""
+        return self._clock() > self._stale_at
+
+    def ask(self, account: str, key: str, end_user: str, now: datetime) -> InForce | None:
+        """The strictest thing in force at ``now`` (UTC) for any of the three; None lets the request pass.
+
+        An empty name asks nothing. Of two equally strict the one that ends later is given.
+        """
+        ready, counts = self._ready, self.counts
+        counts.asked += 1
+        if self._clock() > self._stale_at:
+            self._count_stale()
+        best = None
+        for part, name in ((ready.accounts, account), (ready.keys, key), (ready.end_users, end_user)):
+            if name and (held := part.get(name)) and held[1] > now and (best is None or held[0] > best[0]):
+                best = held
+        if ready.shadows and (shadow := ready.shadows.get(account)) and shadow[1] > now:
+            counts.shadow[shadow[2].rung] += 1
+        if best is None:
+            return None
+        counts.in_force[best[2].rung] += 1
+        return best[2]
+
+    def _count_stale(self) -> None:
+        self.counts.stale += 1
+        if self._told:
+            return
+        self._told = True
+        self.counts.alarms += 1
+        self._alarm(
+            f"what is in force has not been told anew for over {self._stale_after_s:g} s; "
+            "the last that is known goes on being answered"
+        )
+
+
+def _ranked(held: InForce) -> Ranked:
+    """Higher rungs are stricter; on one rung fewer requests a minute are, then a later end."""
+    if held.expires_at.tzinfo is None:
+        raise UsageError(f"action {held.action_id!r}: the end of what is in force has no zone")
+    rate = requests_per_minute(held)
+    return (HEIGHTS[held.rung], -rate if rate else 0.0, held.expires_at), held.expires_at, held
+
+
+def requests_per_minute(held: InForce) -> float:
+    """How many requests a minute are let through; 0 if the action sets none or something that is no rate."""
+    rate = held.settings.get("requests_per_minute")
+    usable = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate) and rate > 0
+    return float(rate) if usable and rate is not None else 0.0
+
+
+def now_utc() -> datetime:
+    """The time gateways ask at."""
+    return datetime.now(UTC)
+
+
+class Buckets:
+    """Token buckets, one per account under a rate; at most ``most`` of them, the longest unused goes first.
+
+    Time is a monotonic clock's. Should it leap forward, a bucket is full at best; should it go back, nothing is taken away.
+    """
+
+    def __init__(self, most: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+        if most < 1:
+            raise UsageError(f"there must be room for at least one bucket: {most}")
+        self._most, self._clock = most, clock
+        self._held: dict[str, tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(
+        self, account_id: str, per_minute: float, burst: float, now: datetime | None = None
+    ) -> tuple[float, float]:
+        """Take one request if there is one: (requests left, 0), or (0, seconds until there is one again).
+
+        ``burst`` is how many may pass at once after a pause. ``now`` is the wall clock's, and is not asked.
+        """
+        at, room = self._clock(), max(1.0, burst)
+        level, since = self._held.pop(account_id, (room, at))
+        level = min(room, level + max(0.0, at - since) * per_minute / 60)
+        passes = level >= 1 - TOLERANCE
+        self._held[account_id] = (max(0.0, level - passes), at)
+        if len(self._held) > self._most:
+            del self._held[next(iter(self._held))]
+        return (level - 1, 0.0) if passes else (0.0, (1 - level) * 60 / per_minute)
