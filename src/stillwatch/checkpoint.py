@@ -90,12 +90,13 @@ def belonging(config: Config, privacy: Privacy, every: str) -> dict[str, Any]:
 class Checkpoint:
     """A folder with the state of one replay, bound to what ``belonging`` says.
 
-    ``rows`` are those of the state as it is on disk, ``bytes`` the size of all its files.
+    ``rows`` are those of the state as it is on disk, ``end`` (us) that of its last step, ``bytes`` the size of all its files.
     """
 
     folder: Path
     bound: Mapping[str, Any]
     rows: int = 0
+    end: int = 0
     bytes: int = 0
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name, size and SHA-256 of each file but the manifest."""
@@ -126,6 +127,7 @@ class Checkpoint:
         for name in self.files:
             self._check_file(name)
         self.rows, self.digest = manifest["log"]["rows"], int(manifest["log"]["digest"], 16)
+        self.end = manifest["end"]
         self.bytes = self._size()
         try:
             taken = self._taken()
@@ -168,7 +170,8 @@ class Checkpoint:
             "watch": f"watch-{number:06}.npz", "plain": plain, "files": files,
         }  # fmt: skip
         write_json(self.folder / MANIFEST, manifest | {"sha256": _sha256_of(manifest)})
-        self.files, self.number, self.rows, self.digest = files, number, watch.until, digest
+        self.files, self.number, self.digest = files, number, digest
+        self.rows, self.end = watch.until, watch.end
         self._sweep()
         self.bytes = self._size()
 

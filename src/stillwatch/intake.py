@@ -6,7 +6,7 @@ go once the families of the whole log are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from stillwatch import wordings
 from stillwatch.adapters import Source, read_accounts, read_exchanges, read_models
-from stillwatch.errors import InputRejected, Reject, UsageError
-from stillwatch.fingerprints import observe
+from stillwatch.errors import InputRejected, Reject, Terminal, UsageError
+from stillwatch.fingerprints import Observed, observe
 from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
 from stillwatch.profiles import profiles
@@ -66,6 +66,29 @@ class Intake:
         self.later += int((moment >= before).sum())
         return batch.filter(pa.array(moment < before))
 
+    def add(self, accounts: pa.Array, models: pa.Array, seen: Observed) -> None:
+        """Add what is kept of observed rows, given the names of the account and the model of each."""
+        account, model = self.accounts.number(accounts), self.models.number(models)
+        columns = {name: seen.facts[name] for name in seen.facts.schema.names}
+        quarters = seen.facts["time"].cast(pa.int64()).to_numpy() // (6 * 3600 * 10**6)
+        columns |= {"account": pa.array(account), "model": pa.array(model), "slot": pa.array(quarters.astype(np.int32))}
+        self.facts.append(pa.RecordBatch.from_arrays([columns[f.name] for f in KEPT], schema=KEPT))
+        self.numbers.append(account)
+        self.sketches.append(seen.sketch)
+        system = seen.facts["system"].to_numpy(zero_copy_only=False)
+        _, first = np.unique(np.column_stack([account, system]), axis=0, return_index=True)
+        first = first[system[first] != 0]
+        self.systems.append((account[first], system[first], seen.system_sketch[first]))
+
+    def complete(self, taken: Taken | None, privacy: Privacy) -> None:
+        """Put rows that an earlier run took in before all others, and number accounts by name.
+
+        Terminal where a name that those rows stand under is not among those numbered.
+        """
+        if taken:
+            put_first(self, taken, privacy)
+        renumber(self)
+
 
 @dataclass(slots=True)
 class Taken:
@@ -93,13 +116,19 @@ class Taken:
     def leave_out(self, batch: pa.RecordBatch, privacy: Privacy) -> pa.RecordBatch:
         """The rows of a batch that were not taken in before; the others are tallied."""
         exchange = privacy.hash_strings(batch["exchange_id"], "exchange")
-        at = np.minimum(np.searchsorted(self.exchanges, exchange), len(self) - 1)
-        known = self.exchanges[at] == exchange
+        known = self.holds(exchange)
         account = privacy.hash_strings(batch["account_id"], "account")
         moment = batch["time"].cast(pa.int64()).to_numpy()
         self.met += int(known.sum())
         self.met_digest = (self.met_digest + digest_of(exchange[known], moment[known], account[known])) % 2**64
         return batch.filter(pa.array(~known))
+
+    def holds(self, exchange: np.ndarray) -> np.ndarray:
+        """Which of these exchanges (hashes) were taken in before."""
+        if not len(self):
+            return np.zeros(len(exchange), bool)
+        at = np.minimum(np.searchsorted(self.exchanges, exchange), len(self) - 1)
+        return np.asarray(self.exchanges[at] == exchange)
 
     def check(self) -> None:
         """UsageError where the log is another than these rows were taken from, or no longer holds them as they were."""
@@ -128,6 +157,25 @@ class Declared:
     faults: tuple[Reject, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What became of the rows of a log: ``coverage`` are the rows kept in which each canonical column has a value, ``unknown``
+    the columns that no canonical one takes; ``rejects`` were left out, ``notes`` kept but changed."""
+
+    rows_read: int
+    rows_kept: int
+    coverage: Mapping[str, int]
+    rejects: tuple[Reject, ...] = ()
+    notes: tuple[Reject, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: Source) -> Reading:
+        """Of a source that was read to its end."""
+        counts = source.rows_read, source.rows_kept, source.coverage
+        return cls(*counts, tuple(source.rejects), tuple(source.notes), tuple(source.unknown))
+
+
 def open_log(log: Log) -> tuple[Declared, Source]:
     """The declared tables, read, and the log's source, ready to be iterated."""
     accounts, faults = read_accounts(log.accounts) if log.accounts else (None, [])
@@ -152,38 +200,24 @@ def take_in(
         intake.models.number(wanted["model"])
         new = taken.leave_out(wanted, privacy) if taken else wanted
         if new.num_rows:
-            enter(intake, new, privacy)
+            intake.add(new["account_id"], new["model"], observe(new, privacy))
     if taken:
         taken.check()
-        put_first(intake, taken, privacy)
-    if not intake.facts:
+    elif not intake.facts:
         early = "no exchange is as early as --until says" if intake.later else ""
         raise InputRejected("no exchange could be judged", hint=early or "\n  ".join(map(str, source.rejects[:10])))
-    renumber(intake)
+    intake.complete(taken, privacy)
     return intake
-
-
-def enter(intake: Intake, batch: pa.RecordBatch, privacy: Privacy) -> None:
-    """Fingerprint a batch and add what is kept of it."""
-    seen = observe(batch, privacy)
-    account = intake.accounts.number(batch["account_id"])
-    model = intake.models.number(batch["model"])
-    columns = {name: seen.facts[name] for name in seen.facts.schema.names}
-    quarters = seen.facts["time"].cast(pa.int64()).to_numpy() // (6 * 3600 * 10**6)
-    columns |= {"account": pa.array(account), "model": pa.array(model), "slot": pa.array(quarters.astype(np.int32))}
-    intake.facts.append(pa.RecordBatch.from_arrays([columns[f.name] for f in KEPT], schema=KEPT))
-    intake.numbers.append(account)
-    intake.sketches.append(seen.sketch)
-    system = seen.facts["system"].to_numpy(zero_copy_only=False)
-    _, first = np.unique(np.column_stack([account, system]), axis=0, return_index=True)
-    first = first[system[first] != 0]
-    intake.systems.append((account[first], system[first], seen.system_sketch[first]))
 
 
 def put_first(intake: Intake, taken: Taken, privacy: Privacy) -> None:
     """Put the rows of an earlier run before those of the intake, whose numberings know all their names."""
     accounts = privacy.hash_strings(intake.accounts.names, "account")
     models = privacy.hash_strings(intake.models.names, "model")
+    for what, known in (("account", accounts), ("model", models)):
+        if lacking := int((~np.isin(pc.unique(taken.facts[what]).to_numpy(), known)).sum()):
+            hint = "restore the file of names that was kept with the state, or begin afresh with an empty state"
+            raise Terminal(f"the names of {lacking:,} {what}s that the state has taken in are lacking", hint=hint)
     columns = {n: taken.facts[n] for n in taken.facts.column_names}
     columns["account"] = pa.array(places(accounts, columns["account"].to_numpy()).astype(np.int32))
     columns["model"] = pa.array(places(models, columns["model"].to_numpy()).astype(np.int32))

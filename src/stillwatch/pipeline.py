@@ -28,13 +28,12 @@ from stillwatch import (
     scoring,
     weighing,
 )  # fmt: skip
-from stillwatch.adapters import Source
 from stillwatch.config import Config
 from stillwatch.detectors import EVIDENCE, Detector, run_detector
 from stillwatch.evidence import Holdings
 from stillwatch.findings import Counts, Findings, Run, accounts_table
 from stillwatch.ground import Ground
-from stillwatch.intake import Declared, Intake, Log, keep, open_log, take_in, uncovered
+from stillwatch.intake import Declared, Intake, Log, Reading, keep, open_log, take_in, uncovered
 from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress, peak_memory_bytes
@@ -63,30 +62,30 @@ def scan(log: Log, config: Config, privacy: Privacy, progress: Progress) -> tupl
     progress.end()
     findings = Findings(judged.campaigns, judged.review, judged.let_go, accounts)
     return findings, run_of(
-        source, declared, intake, config, privacy, progress, blind, (span["first"], span["last"]), started
+        Reading.of(source), declared, intake, config, privacy, progress, blind, (span["first"], span["last"]), started
     )
 
 
 def run_of(
-    source: Source, declared: Declared, intake: Intake, config: Config, privacy: Privacy, progress: Progress,
+    read: Reading, declared: Declared, intake: Intake, config: Config, privacy: Privacy, progress: Progress,
     blind: Mapping[str, str], span: tuple[datetime, datetime], started: datetime,
 ) -> Run:  # fmt: skip
     """How a result was made, for ``run.json``."""
-    kept = source.rows_kept - intake.later
-    counts = Counts(source.rows_read, kept, len(intake.accounts), len(intake.models), *span, intake.later)
+    kept = read.rows_kept - intake.later
+    counts = Counts(read.rows_read, kept, len(intake.accounts), len(intake.models), *span, intake.later)
     return Run(
         version=__version__,
         settings=config.plain() | {"key_id": privacy.key_id},
         counts=counts,
         started=started,
         finished=datetime.now(UTC),
-        rejects=(*source.rejects, *declared.faults, *uncovered(intake.accounts, declared.accounts)),
-        notes=tuple(source.notes),
+        rejects=(*read.rejects, *declared.faults, *uncovered(intake.accounts, declared.accounts)),
+        notes=read.notes,
         timings=dict(progress.timings),
         peak_memory_bytes=peak_memory_bytes(),
         blind=blind,
-        coverage={name: rows / max(1, source.rows_kept) for name, rows in source.coverage.items()},
-        unknown_columns=tuple(source.unknown),
+        coverage={name: rows / max(1, read.rows_kept) for name, rows in read.coverage.items()},
+        unknown_columns=read.unknown,
     )
 
 

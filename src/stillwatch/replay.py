@@ -24,8 +24,8 @@ from stillwatch.checkpoint import Checkpoint, Hashes, Saved, resumed
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
 from stillwatch.errors import UsageError
-from stillwatch.findings import CLEARED_AT, Findings, Run, accounts_table
-from stillwatch.intake import Intake, Log, keep, mapped, open_log, release_times, take_in
+from stillwatch.findings import Findings, Run
+from stillwatch.intake import Declared, Intake, Log, Reading, keep, mapped, open_log, release_times, take_in
 from stillwatch.ledger import NEVER, Ledger
 from stillwatch.membership import Rules
 from stillwatch.pipeline import blindness, run_of, weigh
@@ -37,7 +37,8 @@ from stillwatch.progress import Progress
 from stillwatch.recognition import Book, Profile, keys_of, recognise
 from stillwatch.store import Engine, open_engine
 from stillwatch.store.state import undisturbed
-from stillwatch.tables import FACTS, PROFILES, UTC_US
+from stillwatch.tables import FACTS, PROFILES
+from stillwatch.telling import Told, flagged_accounts, history, micros, moment, present, renamed
 from stillwatch.types import Outcome
 from stillwatch.watch import Watch
 from stillwatch.windows import length_text
@@ -51,7 +52,6 @@ ARRIVED = f"""
            min(account) OVER (PARTITION BY customer) AS customer
     FROM accounts_known WHERE account IN (SELECT DISTINCT account FROM facts)"""
 """Accounts that have arrived; a customer goes by the first of its accounts that has."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,18 @@ class Judge:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a log is walked: in steps of ``every``, to the end of the one that ends at or after ``until``, with the state in
-    ``checkpoint`` taken up and left there; without the last two, once and to the end."""
+    ``checkpoint`` taken up and left there; without the last two, once and to the end.
+
+    ``passed`` is the time (us) by which a step must have ended to be over; without it, that of the newest exchange, or
+    ``until``. ``final_scan`` is ``always`` where a scan of the whole log is the last step. With ``when_due`` the log is judged
+    as a whole only after steps that are over, when the schedule says so: what that found is told, with whom was recognised since.
+    """
 
     every: timedelta
     until: datetime | None = None
     checkpoint: Checkpoint | None = None
+    passed: int | None = None
+    final_scan: str = "always"
 
     @property
     def before(self) -> int | None:
@@ -91,6 +98,29 @@ class Plan:
         return {"every": length_text(self.every)} | until
 
 
+@dataclass(slots=True)
+class Material:
+    """What there is to judge: rows and names, what was declared beside them, how they were read, the state to go on from."""
+
+    started: datetime
+    intake: Intake
+    declared: Declared
+    reading: Reading
+    saved: Saved | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What a walk ends with: findings and run as of a scan, the history of each campaign, the end (us) of each step that was
+    taken and may go on, and what the last judgement of everything found, where that is told."""
+
+    findings: Findings
+    run: Run
+    history: list[dict[str, Any]]
+    open_ends: tuple[int, ...]
+    told: Told | None
+
+
 def replay(
     log: Log, plan: Plan, config: Config, privacy: Privacy, progress: Progress
 ) -> tuple[Findings, Run, list[dict[str, Any]]]:
@@ -98,6 +128,12 @@ def replay(
 
     InputRejected where nothing in the log can be judged, UsageError where the state is of other settings or another log.
     """
+    followed = follow(read(log, plan, privacy, progress), plan, config, privacy, progress)
+    return followed.findings, followed.run, followed.history
+
+
+def read(log: Log, plan: Plan, privacy: Privacy, progress: Progress) -> Material:
+    """The state, and all of a log that it has not taken in."""
     started = datetime.now(UTC)
     progress.stage("read state")
     saved = take_up(plan)
@@ -105,11 +141,21 @@ def replay(
     declared, source = open_log(log)
     progress.stage("read and fingerprint", total=source.estimated_rows)
     intake = take_in(source, privacy, progress, plan.before, saved.taken if saved else None)
-    blind = blindness(discover("detectors"), source.coverage, declared.accounts, declared.models)
+    return Material(started, intake, declared, Reading.of(source), saved)
+
+
+def follow(
+    material: Material, plan: Plan, config: Config, privacy: Privacy, progress: Progress, last: Told | None = None
+) -> Followed:
+    """Walk what was read, wherever it came from. ``last`` is what was told before: it is told again as long as it is newest."""
+    intake, declared = material.intake, material.declared
+    blind = blindness(discover("detectors"), material.reading.coverage, declared.accounts, declared.models)
     sighted = [d for name, d in discover("detectors").items() if name not in blind]
     known = profiles(declared.accounts, intake.accounts, privacy)
-    arrivals, watch = begin(intake, known, privacy, saved)
-    taken_up, saved = watch.until, None
+    arrivals, watch = begin(intake, known, privacy, material.saved)
+    taken_up, material.saved = watch.until, None
+    first, last_time = (t.as_py() for t in pc.min_max(arrivals.facts["time"]).values())
+    told: Told | None = None
     with open_engine(config.engine, config.memory, config.threads or None) as engine:
         engine.append("accounts_known", known)
         engine.append("models", release_times(declared.models, intake.models))
@@ -118,21 +164,26 @@ def replay(
         if watch.schedule.rows:
             engine.append("facts", engine_rows(arrivals, arrivals.order[: watch.schedule.rows]))
         progress.stage("watch", total=len(arrivals) - taken_up)
-        walk(watch, arrivals, judge, plan, Hashes.of(intake, privacy), progress)
-    with open_engine(config.engine, config.memory, config.threads or None) as engine:
-        progress.stage("wordings")
-        end = int(last_step(arrivals.times, plan.every))
-        first, last = (t.as_py() for t in pc.min_max(arrivals.facts["time"]).values())
-        arrivals.sketches = np.zeros((0, 0), np.uint32)
-        keep(engine, intake, declared, privacy)
-        findings = conclude(engine, intake, sighted, config, watch.ledger, end, progress)
+        open_ends = walk(watch, arrivals, judge, plan, Hashes.of(intake, privacy), progress)
+        if plan.final_scan == "when_due":
+            told = last if last and last.rows == watch.schedule.rows else told_again(watch, judge, progress)
+            findings = present(told, watch, arrivals, intake.accounts, customer)
+    if plan.final_scan == "always":
+        with open_engine(config.engine, config.memory, config.threads or None) as engine:
+            progress.stage("wordings")
+            end = int(last_step(arrivals.times, plan.every))
+            arrivals.sketches = np.zeros((0, 0), np.uint32)
+            keep(engine, intake, declared, privacy)
+            findings = conclude(engine, intake, sighted, config, watch.ledger, end, progress)
     progress.end()
-    run = run_of(source, declared, intake, config, privacy, progress, blind, (first, last), started)
+    run = run_of(
+        material.reading, declared, intake, config, privacy, progress, blind, (first, last_time), material.started
+    )
     run = dataclasses.replace(run, settings={**run.settings, **plan.settings()})
     if plan.checkpoint:
         figures = {"state_bytes": plan.checkpoint.bytes, "taken_up_rows": taken_up, "late_rows": watch.late}
         run = dataclasses.replace(run, state=figures)
-    return findings, run, history(watch.ledger)
+    return Followed(findings, run, history(watch.ledger), open_ends, told)
 
 
 def take_up(plan: Plan) -> Saved | None:
@@ -158,12 +209,17 @@ def begin(intake: Intake, known: pa.Table, privacy: Privacy, saved: Saved | None
     return arrivals, watch
 
 
-def walk(watch: Watch, arrivals: Arrivals, judge: Judge, plan: Plan, hashes: Hashes, progress: Progress) -> None:
+def walk(
+    watch: Watch, arrivals: Arrivals, judge: Judge, plan: Plan, hashes: Hashes, progress: Progress
+) -> tuple[int, ...]:
     """Take all steps that are ahead. The state is saved when due, when interrupted, and after the last step that is over: one
-    is when something later is in the log, or ``until`` says so. A step that may go on is taken, but not saved."""
+    is when something later is in the log, or the plan says so. A step that may go on is taken, but not saved; the ends (us)
+    of those are returned."""
     checkpoint = plan.checkpoint
     ahead = [(end, until) for end, until in steps(arrivals.times, plan.every) if until > watch.until]
-    passed = max(judge.intake.latest, micros(plan.until) if plan.until else 0)
+    passed = plan.passed
+    if passed is None:
+        passed = max(judge.intake.latest, micros(plan.until) if plan.until else 0)
     over = [s for s in ahead if s[0] <= passed] if checkpoint else []
 
     def save() -> None:
@@ -182,7 +238,8 @@ def walk(watch: Watch, arrivals: Arrivals, judge: Judge, plan: Plan, hashes: Has
         raise
     save()
     for end, until in ahead[len(over) :]:
-        step(watch, arrivals, judge, end, until, progress)
+        step(watch, arrivals, judge, end, until, progress, may_judge=plan.final_scan == "always")
+    return tuple(end for end, _ in ahead[len(over) :])
 
 
 def steps(times: np.ndarray, every: timedelta) -> list[tuple[int, int]]:
@@ -198,8 +255,10 @@ def last_step(times: np.ndarray, every: timedelta) -> int:
     return int((times[-1] // width + 1) * width)
 
 
-def step(watch: Watch, arrivals: Arrivals, judge: Judge, end: int, until: int, progress: Progress) -> None:
-    """Take in what arrived up to ``until``: recognise known campaigns in it, and judge everything if that is due."""
+def step(
+    watch: Watch, arrivals: Arrivals, judge: Judge, end: int, until: int, progress: Progress, *, may_judge: bool = True
+) -> None:
+    """Take in what arrived up to ``until``: recognise known campaigns in it, and judge everything if that may be and is due."""
     rows = arrivals.order[watch.until : until]
     progress.advance(len(rows))
     watch.until, watch.end = until, end
@@ -207,7 +266,7 @@ def step(watch: Watch, arrivals: Arrivals, judge: Judge, end: int, until: int, p
     arrivals.system[rows] = mapped(arrivals.system[rows], *watch.systems)
     greet(watch, arrivals, rows, judge.seats.by(until), end)
     watch.unexplained += unexplained(watch.ledger, arrivals, rows)
-    if watch.schedule.due(until, watch.unexplained):
+    if may_judge and watch.schedule.due(until, watch.unexplained):
         rejudge(watch, arrivals, judge, end)
         progress.stage("watch")
 
@@ -315,50 +374,16 @@ def conclude(
     number = intake.accounts.find
     members = [np.sort(number(pa.array([m.account_id for m in c.members]))) for c in judged.campaigns]
     numbers = ledger.record([(c.campaign_id, m) for c, m in zip(judged.campaigns, members)], at)
-    told = tuple(
-        dataclasses.replace(
-            c, campaign_id=ledger.entries[n].campaign_id, detected_at=moment(ledger.entries[n].named_at),
-            predecessors=tuple(ledger.entries[n].predecessors),
-        )
-        for c, n in zip(judged.campaigns, numbers)
-    )  # fmt: skip
+    told = tuple(renamed(c, n, ledger) for c, n in zip(judged.campaigns, numbers))
     return Findings(
         told, judged.review, judged.let_go, flagged_accounts(intake.accounts.names, told, judged.review, ledger)
     )
 
 
-def flagged_accounts(
-    names: pa.Array, told: Sequence[campaigns.Campaign], review: Sequence[campaigns.Campaign], ledger: Ledger
-) -> pa.Table:
-    """``accounts.parquet`` of a replay: with the time each account was first flagged, and when that was taken back."""
-    rows = accounts_table(names, told, review)
-    flagged = pa.array(ledger.flagged_at, pa.int64(), mask=ledger.flagged_at == NEVER).cast(UTC_US)
-    cleared = pa.array(ledger.cleared_at, pa.int64(), mask=ledger.cleared_at == NEVER).cast(UTC_US)
-    at = rows.schema.get_field_index("first_flagged_at")
-    return rows.set_column(at, rows.schema.field(at), flagged).append_column(CLEARED_AT, cleared)
-
-
-def history(ledger: Ledger) -> list[dict[str, Any]]:
-    """Every campaign ever told, with what became of it: the rows of ``history.json``."""
-    return [
-        {
-            "campaign_id": e.campaign_id,
-            "named_at": moment(e.named_at),
-            "predecessors": e.predecessors,
-            "merged_into": e.merged_into,
-            "events": [
-                {"at": moment(at), "event": what} | ({"accounts": n} if n > 0 else {}) for at, what, n in e.history
-            ],
-        }
-        for e in ledger.entries
-    ]
-
-
-def moment(us: int) -> datetime:
-    """Microseconds since 1970 as a moment in UTC."""
-    return _EPOCH + timedelta(microseconds=us)
-
-
-def micros(at: datetime) -> int:
-    """A moment as microseconds since 1970."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
+def told_again(watch: Watch, judge: Judge, progress: Progress) -> Told:
+    """What the last judgement of everything found: judged once more, by the rows it had, to be told in full."""
+    if not watch.schedule.rows:
+        return Told(0, campaigns.Judged((), (), ()))
+    judge.engine.step("accounts", ARRIVED)
+    at = moment(watch.end)
+    return Told(watch.schedule.rows, judge_all(judge.engine, judge.intake, judge.detectors, judge.config, at, progress))
