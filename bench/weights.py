@@ -2,6 +2,8 @@
 
     python bench/weights.py collect WORLD... --out runs/groups            # traits of every hypothesis, a file a world
     python bench/weights.py fit runs/groups/*.parquet --out src/stillwatch/weights.json
+    STILLWATCH_WEIGHTS=W python bench/weights.py stand WORLD... --out runs/standing    # groups that stand, by other weights
+    python bench/weights.py fit runs/groups/*.parquet --standing runs/standing/*.parquet --out src/stillwatch/weights.json
     python bench/weights.py check runs/groups/*.parquet --svg docs/calibration.svg
 
 A WORLD is a folder with exchanges/, accounts.parquet, models.csv and truth.parquet: `stillwatch simulate`, `python -m
@@ -24,6 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 PURE = 0.8
+MIXED = 0.3
+"""Share of honest accounts up to which a group that stands is an operator's."""
 PULL = 0.3
 """How freely the line's weights may leave nought (inverse of the ridge)."""
 TREES = {"max_leaf_nodes": 6, "learning_rate": 0.1, "max_iter": 80, "l2_regularization": 3, "min_samples_leaf": 25,
@@ -33,22 +37,41 @@ BITS = float(np.log2(np.e))
 
 def collect(world: Path, out: Path) -> None:
     """Traits of every hypothesis about a world, and of what the promising ones become, with the share that is of one campaign."""
-    from stillwatch import clusters, folds, membership  # noqa: PLC0415
+    from stillwatch import clusters, membership  # noqa: PLC0415
+    from stillwatch.grouping import RAW, SMALLEST, improved, weighed  # noqa: PLC0415
+    from stillwatch.hypotheses import hypotheses  # noqa: PLC0415
+    from stillwatch.weighing import weights  # noqa: PLC0415
+
+    holdings, ground, ties, names = loaded(world)
+    rules = membership.Rules()
+    proposals = [*hypotheses(holdings), *(c for c in clusters.resolve(ties) if len(c) >= SMALLEST)]
+    groups = [("raw", weighed(ground, h, weights())) for h in proposals]
+    better = (improved(ground, g, weights(), rules) for _, g in groups if g.bits >= RAW - 1)
+    groups += [("improved", g) for g in better if np.isfinite(g.bits)]
+    campaign, population = labels(world, names)
+    groups += [("planted", weighed(ground, members, weights())) for members in planted(campaign)]
+    rows = [
+        {"world": world.name, "kind": kind, **truth(g.members, campaign, population), **g.traits} for kind, g in groups
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), out / f"{world.name}.parquet")
+
+
+def loaded(world: Path) -> tuple[Any, Any, Any, Any]:
+    """Holdings, ground, ties and account names of a world, as the pipeline has them."""
+    from stillwatch import folds  # noqa: PLC0415
     from stillwatch.config import Config  # noqa: PLC0415
     from stillwatch.evidence import Holdings  # noqa: PLC0415
     from stillwatch.ground import Ground  # noqa: PLC0415
-    from stillwatch.grouping import RAW, SMALLEST, improved, weighed  # noqa: PLC0415
-    from stillwatch.hypotheses import hypotheses  # noqa: PLC0415
     from stillwatch.intake import Log, keep, open_log, take_in  # noqa: PLC0415
     from stillwatch.pipeline import blindness, detect  # noqa: PLC0415
     from stillwatch.plugins import discover  # noqa: PLC0415
     from stillwatch.privacy import Privacy  # noqa: PLC0415
     from stillwatch.progress import Progress  # noqa: PLC0415
     from stillwatch.store import open_engine  # noqa: PLC0415
-    from stillwatch.weighing import weights  # noqa: PLC0415
 
     declared, source = open_log(Log(world / "exchanges", world / "accounts.parquet", world / "models.csv"))
-    privacy, rules = Privacy.load(None), membership.Rules()
+    privacy = Privacy.load(None)
     with Progress(quiet=True) as progress:
         progress.stage("read")
         intake = take_in(source, privacy, progress)
@@ -59,18 +82,7 @@ def collect(world: Path, out: Path) -> None:
         folds.prepare(engine)
         holdings = Holdings.load(engine, len(intake.accounts))
         ties = detect(engine, [d for n, d in discover("detectors").items() if n not in blind], Config())["ties"]
-        ground = Ground.load(engine, holdings)
-    proposals = [*hypotheses(holdings), *(c for c in clusters.resolve(ties) if len(c) >= SMALLEST)]
-    groups = [("raw", weighed(ground, h, weights())) for h in proposals]
-    better = (improved(ground, g, weights(), rules) for _, g in groups if g.bits >= RAW - 1)
-    groups += [("improved", g) for g in better if np.isfinite(g.bits)]
-    campaign, population = labels(world, intake.accounts.names)
-    groups += [("planted", weighed(ground, members, weights())) for members in planted(campaign)]
-    rows = [
-        {"world": world.name, "kind": kind, **truth(g.members, campaign, population), **g.traits} for kind, g in groups
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), out / f"{world.name}.parquet")
+        return holdings, Ground.load(engine, holdings), ties, intake.accounts.names
 
 
 def planted(campaign: np.ndarray) -> Iterator[np.ndarray]:
@@ -82,6 +94,54 @@ def planted(campaign: np.ndarray) -> Iterator[np.ndarray]:
             yield members
         if len(members) >= 12:
             yield np.sort(rng.choice(members, len(members) // 2, replace=False))
+
+
+def stand(world: Path, out: Path) -> None:
+    """The groups that stand about a world and that nothing honest explains at once: their bits, and how many are honest.
+
+    Give weights that have seen nothing of the world's generator: what they say of strangers' groups is what is calibrated.
+    """
+    from stillwatch import clusters, membership  # noqa: PLC0415
+    from stillwatch.grouping import SMALLEST, groups  # noqa: PLC0415
+    from stillwatch.hypotheses import hypotheses  # noqa: PLC0415
+    from stillwatch.weighing import weights  # noqa: PLC0415
+
+    holdings, ground, ties, names = loaded(world)
+    proposals = [*hypotheses(holdings), *(c for c in clusters.resolve(ties) if len(c) >= SMALLEST)]
+    campaign, _ = labels(world, names)
+    rows = [
+        {
+            "world": world.name,
+            "accounts": len(g.members),
+            "honest": int((campaign[g.members] == "").sum()),
+            "bits": g.bits,
+        }
+        for g in groups(ground, proposals, weights(), membership.Rules())
+        if not excused(g.traits)
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), out / f"{world.name}.parquet")
+
+
+def excused(traits: dict[str, float]) -> bool:
+    """Whether the traits alone let a group go: one payer, one site, work of their own, or nothing that they practise."""
+    from stillwatch.alternatives import one_workplace  # noqa: PLC0415
+
+    explained = one_workplace(traits, 0.0).explains or traits["one_payer"] >= 0.7 or traits["one_site"] >= 0.5
+    return explained or traits["practising"] < 0.2
+
+
+def standing(files: list[Path]) -> tuple[float, float, float]:
+    """Slope, bits a doubling of accounts, and shift that make the bits of standing groups mean what they say."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    table = pa.concat_tables([pq.read_table(f) for f in files])
+    accounts, honest = table["accounts"].to_numpy(), table["honest"].to_numpy()
+    large = accounts >= 8
+    x = np.column_stack([table["bits"].to_numpy(), np.log2(accounts)])[large]
+    model = LogisticRegression(C=10).fit(x, (honest <= MIXED * accounts)[large])
+    slope, doubling = model.coef_[0]
+    return float(slope * BITS), float(doubling * BITS), float(model.intercept_[0] * BITS)
 
 
 def labels(world: Path, names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +260,7 @@ def calibrated(given: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[float, 
     return float(np.clip(model.coef_[0, 0] * BITS, 0.2, 1.0)), float(model.intercept_[0] * BITS)
 
 
-def fit(files: list[Path], out: Path) -> None:
+def fit(files: list[Path], stood: list[Path], out: Path) -> None:
     """Weights from all rows, with their spread over worlds, calibrated on groups of generators left out: the log they will
     judge is of none of these."""
     rows = Rows(files)
@@ -214,6 +274,7 @@ def fit(files: list[Path], out: Path) -> None:
     made = {
         "made_by": "bench/weights.py", "worlds": sorted(set(rows.world.tolist())), "groups": len(rows.y),
         "start": float(b[-1] * BITS), "slope": slope, "shift": shift,
+        "standing": standing(stood) if stood else (1.0, 0.0, 0.0),
         "traits": [
             {"name": n, "bits": round(float(b[k] * BITS), 4), "spread": round(float(spread[k] * BITS * np.sqrt(count)), 4),
              "centre": round(float(centre[k]), 5), "scale": round(float(scale[k]), 5)}
@@ -308,17 +369,18 @@ def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
 def main() -> None:
     """Read the command line and do one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=("collect", "fit", "check"))
+    parser.add_argument("verb", choices=("collect", "stand", "fit", "check"))
     parser.add_argument("paths", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--svg", type=Path)
+    parser.add_argument("--standing", type=Path, nargs="+", default=[], help="what `stand` wrote, for fit")
     options = parser.parse_args()
-    if options.verb == "collect":
+    if options.verb in ("collect", "stand"):
         for world in options.paths:
-            collect(world, options.out)
+            (collect if options.verb == "collect" else stand)(world, options.out)
             print(f"{world}: done", flush=True)
     elif options.verb == "fit":
-        fit(options.paths, options.out)
+        fit(options.paths, options.standing, options.out)
     else:
         check(options.paths, options.svg)
 

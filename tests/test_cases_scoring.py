@@ -257,7 +257,7 @@ def hand(size: int = 20, ties: tuple[Tie, ...] = ()) -> Case:
 
 
 RULES = Rules()
-LONG = max(bits for _, bits in RULES.act) + 1
+LONG = RULES.act + 1
 GOOD: dict[str, Any] = {
     "odds": LONG,
     "practising": 1.0,
@@ -285,7 +285,7 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("long odds", {}, Outcome.CAMPAIGN),
     ("one member too few", {"size": RULES.smallest - 1}, Outcome.REVIEW),
     ("just enough members", {"size": RULES.smallest}, Outcome.CAMPAIGN),
-    ("odds too short", {"odds": min(bits for _, bits in RULES.act) - 0.01}, Outcome.REVIEW),
+    ("odds too short", {"odds": RULES.act - 0.01}, Outcome.REVIEW),
     ("just worth a look", {"odds": RULES.worth}, Outcome.REVIEW),
     ("not worth a look", {"odds": RULES.worth - 0.01}, Outcome.LET_GO),
     ("just enough true ones", {"q_value": RULES.q_value}, Outcome.CAMPAIGN),
@@ -294,12 +294,12 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("few practise it", {"practising": RULES.practising - 0.01}, Outcome.REVIEW),
     (
         "reads like others' work",
-        {"odds": RULES.act[0][1] + RULES.unread - 0.01, "read": False, "size": 60},
+        {"odds": RULES.act + RULES.unread - 0.01, "read": False, "size": 60},
         Outcome.REVIEW,
     ),
     (
         "reads like theirs, long odds",
-        {"odds": RULES.act[0][1] + RULES.unread, "read": False, "size": 60},
+        {"odds": RULES.act + RULES.unread, "read": False, "size": 60},
         Outcome.CAMPAIGN,
     ),
     ("explained", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN - 0.1}}, Outcome.LET_GO),
@@ -320,15 +320,6 @@ def test_what_is_missing_decides(change: dict[str, Any], outcome: Outcome) -> No
     assert verdict.confidence == (draft.confidence if outcome is Outcome.CAMPAIGN else 0.0)
     assert (verdict.risk.max() > 0.5) == (outcome is Outcome.CAMPAIGN)
     assert ((verdict.risk >= 0) & (verdict.risk <= verdict.confidence)).all()
-
-
-@pytest.mark.parametrize(("least", "bits"), RULES.act)
-def test_fewer_accounts_need_longer_odds(least: int, bits: float) -> None:
-    size = max(least, RULES.smallest)
-    assert settle(drafted(hand(size), odds=bits), 0.001, ODDS_ALONE).outcome is Outcome.CAMPAIGN
-    assert settle(drafted(hand(size), odds=bits - 0.01), 0.001, ODDS_ALONE).outcome is Outcome.REVIEW
-    if size > RULES.smallest:
-        assert settle(drafted(hand(size - 1), odds=bits), 0.001, ODDS_ALONE).outcome is Outcome.REVIEW
 
 
 PROVEN_BITS = {
@@ -354,8 +345,6 @@ def test_every_axis_must_be_proven(axis: Axis) -> None:
 def test_what_odds_speak_against_is_not_proven() -> None:
     proof = {"bits": PROVEN_BITS, "evidence": TWO_TRACES, "odds": RULES.unlikely - 0.1}
     assert settle(drafted(hand(60), **proof), 1.0, RULES).outcome is Outcome.REVIEW
-    few = proof | {"odds": RULES.act[0][1] - 0.1}
-    assert settle(drafted(hand(20), **few), 1.0, RULES).outcome is Outcome.REVIEW
 
 
 def test_families_that_read_one_trace_prove_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,3 +143,11 @@ def test_probability_of_odds(bits: float, p: float) -> None:
 def test_weights_are_loaded_once() -> None:
     assert weights() is SHIPPED
     assert isinstance(SHIPPED, Weights)
+
+
+def test_of_groups_that_stand_the_larger_are_the_surer() -> None:
+    traits = dict.fromkeys(TRAITS, 0.0)
+    weights = replace(weights_of(), standing=(2.0, 0.5, -3.0))
+    assert weights.odds(traits | {"size": 8.0}) - weights.odds(traits | {"size": 6.0}) == pytest.approx(1.0)
+    assert weights.odds(traits) == pytest.approx(2 * weights.total(traits) - 3)
+    assert SHIPPED.standing[1] > 0

@@ -37,8 +37,7 @@ FAMILY_CEILING = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a case needs to be a campaign: ``smallest`` accounts, odds of so many bits that it is one operator as
-    ``act`` has for its size (from so many accounts on, so many bits: in few accounts less can be seen), and a share
+    """What a case needs to be a campaign: ``smallest`` accounts, ``act`` bits of odds that it is one operator, and a share
     of false campaigns among those at least as strong of at most ``q_value``.
 
     What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and
@@ -50,7 +49,7 @@ class Rules:
     """
 
     smallest: int = 8
-    act: tuple[tuple[int, float], ...] = ((50, 1.5), (20, 2.0), (0, 3.0))
+    act: float = 3.2
     unread: float = 2.0
     worth: float = -1.0
     practising: float = 0.2
@@ -61,7 +60,7 @@ class Rules:
     coordination_bits: float = 16.0
     extraction_bits: float = 3.0
     concealment_bits: float = 2.0
-    q_value: float = 0.2
+    q_value: float = 0.1
     cover: float = 0.15
     lift: float = 3.0
 
@@ -109,7 +108,7 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
         Axis.CONCEALMENT: sum(e.bits for e in measured if e.axis is Axis.CONCEALMENT),
     }
     evidence |= {"content": max(0.0, bits[Axis.EXTRACTION]) + evidence.get("content", 0.0)}
-    odds = weights.total(found)
+    odds = weights.odds(found)
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
         case, odds, found["practising"], found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
@@ -257,7 +256,7 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    need = next(bits for least, bits in rules.act if case.size >= least) + (0.0 if draft.read else rules.unread)
+    need = rules.act + (0.0 if draft.read else rules.unread)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
     weighty = draft.odds >= need and q_value <= rules.q_value and seen
     plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)
@@ -284,8 +283,8 @@ def proven(draft: Verdict, rules: Rules) -> bool:
 
 
 def doubted(draft: Verdict, rules: Rules) -> bool:
-    """Whether the odds speak against a case so far that no proof of its axes makes up for it: the fewer accounts, the sooner."""
-    return draft.odds < (rules.unlikely if draft.case.size >= rules.act[0][0] else rules.act[0][1])
+    """Whether the odds speak against a case so far that no proof of its axes makes up for it."""
+    return draft.odds < rules.unlikely
 
 
 def member_risk(case: Case, confidence: float) -> np.ndarray:

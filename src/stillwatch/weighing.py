@@ -114,7 +114,9 @@ class Weights:
 
     ``bits`` is what a standard deviation of each trait is worth on the line, at ``centre`` and ``scale``, and
     ``start`` what it begins with; ``spread`` is the standard deviation of each over the worlds it was learnt from.
-    ``slope`` and ``shift`` make the average mean what it says on worlds left out of the learning.
+    ``slope`` and ``shift`` make the average mean what it says of proposals about worlds of writers left out of the learning.
+    ``standing`` (slope, bits a doubling of the accounts, shift) does so for groups that stand at the end: of those, the larger
+    they are the seldomer they are honest.
     """
 
     names: tuple[str, ...]
@@ -126,6 +128,7 @@ class Weights:
     trees: Trees
     slope: float = 1.0
     shift: float = 0.0
+    standing: tuple[float, float, float] = (1.0, 0.0, 0.0)
 
     def each(self, traits: Mapping[str, float]) -> np.ndarray:
         """What each trait gives on the line, bits; a trait counts to three standard deviations."""
@@ -139,6 +142,11 @@ class Weights:
         """Log2 of the odds that a group with these traits is one hidden operator."""
         line = self.start + self.each(traits).sum()
         return float(self.slope * (line + self.trees.total(self.row(traits))) / 2 + self.shift)
+
+    def odds(self, traits: Mapping[str, float]) -> float:
+        """Bits that a group that stands is one hidden operator's."""
+        slope, doubling, shift = self.standing
+        return slope * self.total(traits) + doubling * traits["size"] + shift
 
     def by_axis(self, traits: Mapping[str, float]) -> dict[Axis, float]:
         """What the traits of each axis give together on the line, bits."""
@@ -158,6 +166,7 @@ def weights() -> Weights:
     return Weights(
         tuple(t["name"] for t in made["traits"]), **columns, start=made["start"],
         trees=Trees(**nodes, start=made["trees"]["start"]), slope=made["slope"], shift=made["shift"],
+        standing=tuple(made["standing"]),
     )  # fmt: skip
 
 
