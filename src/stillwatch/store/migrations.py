@@ -57,6 +57,84 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ) STRICT;
         CREATE INDEX tokens_by_name ON tokens (name);""",
     ),
+    (
+        "actions",
+        """
+        CREATE TABLE actions (
+            number INTEGER PRIMARY KEY,
+            action_id TEXT NOT NULL UNIQUE,
+            key TEXT NOT NULL UNIQUE,
+            account_id TEXT NOT NULL,
+            campaign_id TEXT NOT NULL,
+            rung TEXT NOT NULL CHECK (rung IN ('observe', 'protect', 'throttle', 'verify', 'restrict', 'suspend')),
+            rule TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            proposer TEXT NOT NULL,
+            proposed_at TEXT NOT NULL,
+            starts_at TEXT NOT NULL,
+            expires_at TEXT NOT NULL,
+            settings TEXT NOT NULL,
+            needed INTEGER NOT NULL CHECK (needed >= 0),
+            standing TEXT NOT NULL CHECK (standing IN
+                ('shadow', 'pending', 'due', 'in_force', 'expired', 'undone', 'refused', 'replaced'))
+        ) STRICT;
+        CREATE INDEX actions_by_account ON actions (account_id, number);
+        CREATE INDEX actions_by_campaign ON actions (campaign_id, number);
+        CREATE INDEX actions_by_standing ON actions (standing, number);
+        CREATE INDEX actions_by_end ON actions (expires_at);
+        CREATE TABLE action_events (
+            number INTEGER PRIMARY KEY,
+            action_id TEXT NOT NULL,
+            event TEXT NOT NULL,
+            who TEXT NOT NULL,
+            role TEXT NOT NULL,
+            at TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            audit INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX action_events_by_action ON action_events (action_id, number);
+        CREATE UNIQUE INDEX one_signs_once ON action_events (action_id, who) WHERE event = 'signed';
+        CREATE TABLE appeals (
+            number INTEGER PRIMARY KEY,
+            case_id TEXT NOT NULL,
+            event TEXT NOT NULL CHECK (event IN ('filed', 'upheld', 'overturned')),
+            account_id TEXT NOT NULL,
+            who TEXT NOT NULL,
+            at TEXT NOT NULL,
+            deadline TEXT NOT NULL,
+            text_hash TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            audit INTEGER NOT NULL
+        ) STRICT;
+        CREATE UNIQUE INDEX an_appeal_is_filed_once ON appeals (case_id) WHERE event = 'filed';
+        CREATE UNIQUE INDEX an_appeal_is_decided_once ON appeals (case_id) WHERE event <> 'filed';
+        CREATE INDEX appeals_by_account ON appeals (account_id, number);
+        CREATE TRIGGER actions_begin_before_they_hold BEFORE INSERT ON actions
+            WHEN NEW.standing NOT IN ('shadow', 'pending', 'due') OR (NEW.standing = 'due' AND NEW.needed > 0)
+            BEGIN SELECT RAISE(ABORT, 'an action begins in shadow, pending, or due where nobody need sign'); END;
+        CREATE TRIGGER actions_need_signatures BEFORE UPDATE OF standing ON actions
+            WHEN NEW.standing IN ('due', 'in_force') AND NEW.needed > (
+                SELECT count(*) FROM action_events e WHERE e.action_id = NEW.action_id AND e.event = 'signed')
+            BEGIN SELECT RAISE(ABORT, 'an action is not due before enough people have signed'); END;
+        CREATE TRIGGER actions_end_once BEFORE UPDATE ON actions
+            WHEN OLD.standing IN ('expired', 'undone', 'refused', 'replaced')
+            BEGIN SELECT RAISE(ABORT, 'an action that has ended has ended'); END;
+        CREATE TRIGGER actions_ask_no_less BEFORE UPDATE OF needed ON actions WHEN NEW.needed < OLD.needed
+            BEGIN SELECT RAISE(ABORT, 'signatures that are needed are never waived'); END;
+        CREATE TRIGGER actions_are_not_rewritten BEFORE UPDATE OF number, action_id, key, account_id, campaign_id, rung,
+            rule, reason, proposer, proposed_at, starts_at, expires_at, settings ON actions
+            BEGIN SELECT RAISE(ABORT, 'only the standing of an action changes'); END;
+        CREATE TRIGGER actions_are_not_deleted BEFORE DELETE ON actions
+            BEGIN SELECT RAISE(ABORT, 'an action is undone, never deleted'); END;
+        CREATE TRIGGER action_events_are_not_edited BEFORE UPDATE ON action_events
+            BEGIN SELECT RAISE(ABORT, 'what happened to an action is never edited'); END;
+        CREATE TRIGGER action_events_are_not_deleted BEFORE DELETE ON action_events
+            BEGIN SELECT RAISE(ABORT, 'what happened to an action is never deleted'); END;
+        CREATE TRIGGER appeals_are_not_edited BEFORE UPDATE ON appeals
+            BEGIN SELECT RAISE(ABORT, 'an appeal is decided by a row of its own, never edited'); END;
+        CREATE TRIGGER appeals_are_not_deleted BEFORE DELETE ON appeals
+            BEGIN SELECT RAISE(ABORT, 'an appeal is never deleted'); END;""",
+    ),
 )
 """Name and statements, in order."""
 

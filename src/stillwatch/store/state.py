@@ -178,6 +178,25 @@ class State:
         rows = self._execute("SELECT subject, verdict, judge, reason, at FROM judgements ORDER BY number")
         return {r["subject"]: Judgement(**{**r, "at": datetime.fromisoformat(r["at"])}) for r in rows}
 
+    @contextmanager
+    def transaction(self) -> Iterator[State]:
+        """All that is done within it, or after any error nothing; other writers wait. Within one it is the same one."""
+        if self._db.in_transaction:
+            yield self
+            return
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield self
+            self.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self.execute("ROLLBACK")
+            raise
+
+    def execute(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """One statement with its values, and the rows it gives; errors as ours."""
+        return self._execute(sql, *values)
+
     def close(self) -> None:
         self._db.close()
 
