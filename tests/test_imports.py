@@ -20,7 +20,7 @@ LAYERS = (
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
      "alternatives", "scoring", "judgements", "campaigns", "statements", "policy", "actions", "findings", "intake",
      "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping",
-     "telling"),
+     "telling", "spool"),
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("serving",),
@@ -33,7 +33,7 @@ PLUGINS = LAYERS[3]
 
 HOMES = {
     "duckdb": ("store.duckdb", "evaluation"),
-    "sqlite3": ("store",),
+    "sqlite3": ("store", "spool"),
     "pyspark": ("store.spark",),
     "py4j": ("store.spark",),
     "sqlglot": ("store.spark", "store.spark_sql"),

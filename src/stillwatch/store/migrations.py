@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from stillwatch.errors import UsageError
@@ -139,20 +140,21 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
 """Name and statements, in order."""
 
 
-def migrate(db: sqlite3.Connection) -> list[str]:
-    """Bring the state up to date; the names of what was applied, none the second time.
+def migrate(db: sqlite3.Connection, changes: Sequence[tuple[str, str]] = MIGRATIONS, what: str = "state") -> list[str]:
+    """Bring the state, or ``what`` else has ``changes`` of its own, up to date; the names of what was applied, none the
+    second time.
 
-    UsageError where the state was written by a newer version, or in another order: it is then left as it is.
+    UsageError where it was written by a newer version, or in another order: it is then left as it is.
     """
     db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL) STRICT")
-    names = [name for name, _ in MIGRATIONS]
-    done = [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY rowid")]
+    names = [name for name, _ in changes]
+    done = _applied(db)
     if done != names[: len(done)]:
         raise UsageError(
-            f"the state has been changed by another version: it knows {', '.join(done)}",
-            hint="update stillwatch, or point it at another state file",
+            f"the {what} has been changed by another version: it knows {', '.join(done)}",
+            hint=f"update stillwatch, or point it at another {what} file",
         )
-    for name, statements in MIGRATIONS[len(done) :]:
+    for name, statements in changes[len(done) :]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             db.executescript(
@@ -160,5 +162,11 @@ def migrate(db: sqlite3.Connection) -> list[str]:
             )
         except sqlite3.Error:
             db.rollback()
-            raise
+            # Another process may have been a moment faster.
+            if name not in _applied(db):
+                raise
     return names[len(done) :]
+
+
+def _applied(db: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY rowid")]
