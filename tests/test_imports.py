@@ -14,17 +14,18 @@ SOURCE = Path(__file__).parent.parent / "src" / "stillwatch"
 
 LAYERS = (
     ("types", "errors"),
-    ("config", "tables", "privacy", "windows", "kinds", "numbering", "plugins", "progress", "intervals"),
+    ("config", "tables", "privacy", "windows", "kinds", "numbering", "plugins", "progress", "intervals",
+     "secret", "merkle", "notes"),
     ("store",),
     ("adapters", "fingerprints", "detectors", "responders"),
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
      "alternatives", "scoring", "judgements", "campaigns", "statements", "policy", "actions", "findings", "intake",
      "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping",
-     "telling", "spool"),
+     "telling", "spool", "entries", "verification", "audit"),
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("serving",),
-    ("cli", "cli_serving", "console"),
+    ("cli", "cli_serving", "cli_trust", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""
@@ -38,6 +39,7 @@ HOMES = {
     "py4j": ("store.spark",),
     "sqlglot": ("store.spark", "store.spark_sql"),
     "sklearn": ("evaluation",),
+    "cryptography": ("notes",),
 }
 """Engines and packages of an extra, and the parts that may import each: nothing else asks which engine it runs on."""
 

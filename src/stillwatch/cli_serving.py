@@ -10,9 +10,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from stillwatch import cli_trust
 from stillwatch.errors import UsageError
 
 app = App(name="serving")
+app.command(cli_trust.audit)
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
