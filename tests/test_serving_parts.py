@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_every_setting_has_a_meaning_and_the_defaults_fit() -> None:
-    assert list(settings.MEANINGS) == [f.name for f in dataclasses.fields(Settings)]
+    assert [*settings.MEANINGS, *settings.TABLES] == [f.name for f in dataclasses.fields(Settings)]
+    for name, keys in settings.TABLES.items():
+        fields = [f.name for f in dataclasses.fields(getattr(Settings(), name))]
+        assert list(keys) == [f for f in fields if (name, f) != ("judge", "key")]
     assert settings.load(None, **Settings().plain()) == Settings()
 
 
@@ -45,6 +49,32 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         "log_level must be one of", "body_bytes must be int, not bool", str(file),
     ):  # fmt: skip
         assert fault in said
+
+
+def test_a_table_sets_up_a_part(tmp_path: Path) -> None:
+    text = '[judge]\nevery = "30m"\nmodels = "m.csv"\n[gateway]\nsecret_headers = ["X-Key"]\n[spool]\njoin_s = 1\n'
+    made = settings.load(written(tmp_path, text))
+    assert (made.judge.every, made.judge.models) == (timedelta(minutes=30), Path("m.csv"))
+    assert (made.gateway.secret_headers, made.spool.join_s) == (("x-key",), 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[judge]\nevery = "soon"', "[judge] every: "),
+        ("[judge]\nevery = 1", "[judge] every: must be a length such as 1h, not int"),
+        ('[judge]\nkey = "k"', "unknown setting [judge] 'key'"),
+        ('[judge]\nfinal_scan = "never"', "[judge]: final scan 'never' is none"),
+        ("[spool]\nbytes = 0", "[spool] bytes: must be above 0"),
+        ("spool = 1", "spool must be a table"),
+        ('[gateway]\ndialect = "latin"', "[gateway]: "),
+        ("[gateway]\nsecret_headers = [1]", "must be a list of texts"),
+    ],
+)
+def test_faults_of_tables_are_told(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as told:
+        settings.load(written(tmp_path, text))
+    assert said in str(told.value)
 
 
 def test_a_file_that_is_no_toml_is_told(tmp_path: Path) -> None:
