@@ -1,0 +1,630 @@
+"""The life of an action: proposed, signed or refused, due, in force, expired, undone, replaced; and appeals against it.
+
+The rule that keeps it right: every change is written to the audit first, in ``_carry_out`` and nowhere else; if the audit cannot
+be written, its error is passed on and everything stands as it stood. (The other way about, an entry may tell of a change that a
+crash then kept from happening.) An action holds only while it is in force *and* the clock is within its times, so that nothing
+outlives its end because nobody came to end it. What happened to an action is only ever added to; the tables refuse the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, runtime_checkable
+from uuid import uuid4
+
+from stillwatch.entries import Deed
+from stillwatch.errors import UsageError
+from stillwatch.statements import PERSON, Statement, Wording, statement_of
+from stillwatch.store.state import Judgement, State
+from stillwatch.types import Action, InForce, Rung, Standing
+
+RULE, SYSTEM, APPROVER, REVIEWER, ACCOUNT = "rule", "system", "approver", "reviewer", "account"
+"""Roles under which things are done."""
+
+ENDED = (Standing.EXPIRED, Standing.UNDONE, Standing.REFUSED, Standing.REPLACED)
+LIVING = tuple(s for s in Standing if s not in ENDED)
+
+UPHELD, OVERTURNED = "upheld", "overturned"
+
+AT_ONCE = timedelta(hours=24)
+"""Suspensions that one person alone lets through within this time count as done at once."""
+
+ANSWERED_WITHIN = timedelta(days=14)
+"""How soon an appeal is to be decided where no deadline is given."""
+
+LONGEST_REASON = 1000
+"""Characters of a reason, as many as an entry of the audit holds."""
+
+
+class Audit(Protocol):
+    """Where deeds are written before they are done; what ``append`` has returned from is on disk, anything else raises."""
+
+    def append(self, event: str, who: str, role: str, subject: str, facts: Mapping[str, Any]) -> int:
+        """The number of the entry."""
+        ...
+
+
+@runtime_checkable
+class WholesaleAudit(Audit, Protocol):
+    """An audit that writes many entries in one go, all or none, as ``audit.Audit`` does."""
+
+    def append_all(self, deeds: Sequence[Deed]) -> Sequence[int]:
+        """Their numbers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that happened to an action. ``audit`` is the number of the entry written before it."""
+
+    action_id: str
+    account_id: str
+    campaign_id: str
+    rung: Rung
+    event: str
+    who: str
+    role: str
+    at: datetime
+    reason: str
+    audit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appeal:
+    """An appeal by an account. ``outcome`` is empty until it is decided; the text of the appeal is kept elsewhere."""
+
+    case_id: str
+    account_id: str
+    filed_at: datetime
+    deadline: datetime
+    text_hash: str
+    outcome: str = ""
+    reviewer: str = ""
+    decided_at: datetime | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One change: what the audit is told, and the statements that make it so, given the number of the entry."""
+
+    entry: Deed
+    statements: Callable[[int], Iterator[tuple[str, tuple[Any, ...]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Doing:
+    """Who does something, as what, when and why."""
+
+    who: str
+    role: str
+    at: datetime
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.who.strip():
+            raise UsageError("nobody is named who does this", hint="give the name of a person or a rule")
+        if len(self.reason) > LONGEST_REASON:
+            raise UsageError(f"the reason is longer than {LONGEST_REASON} characters", hint="say it in fewer words")
+
+
+class Actions:
+    """All actions in a state. One ``State`` belongs to one thread, and so does this; several processes may each have one."""
+
+    def __init__(
+        self,
+        state: State,
+        audit: Audit,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        bulk_suspend: int = 20,
+    ) -> None:
+        self._state, self._audit, self._clock, self._bulk = state, audit, clock, bulk_suspend
+
+    # Proposing
+
+    def propose(self, actions: Iterable[Action], who: str = "policy", role: str = RULE) -> list[Action]:
+        """Take up proposals; the new ones, as they stand now. A key that is known already is left as it is.
+
+        One with standing UNDONE undoes the living action of that id. Restricting and suspending always wait for a person,
+        suspending more accounts than ``bulk_suspend`` at once for two. Without ``role`` ``rule`` a person proposes: what is
+        above observe then waits for somebody else's signature, and the action's ``rule`` must be ``person``.
+        """
+        doing = _Doing(who, role, self._clock())
+        given = list(actions)
+        _check_proposals(given, role)
+        with self._state.transaction():
+            known = self._known_keys(given)
+            new = list({a.key: a for a in given if a.standing is not Standing.UNDONE and a.key not in known}.values())
+            new = [_asking(a, self._least(a, new, role)) for a in new]
+            undone = self._rows("action_id", [a.action_id for a in given if a.standing is Standing.UNDONE])
+            reasons = {a.action_id: a.reason for a in given}
+            steps = [_proposed(a, doing) for a in new]
+            for row in (r for r in undone if r.action.standing in LIVING):
+                steps.append(_moved(row, Standing.UNDONE, replace(doing, reason=reasons[row.action.action_id])))
+            self._carry_out(steps)
+        return new
+
+    def _known_keys(self, actions: Sequence[Action]) -> set[str]:
+        return {r.action.key for r in self._rows("key", [a.key for a in actions])}
+
+    def _least(self, action: Action, new: Sequence[Action], role: str) -> int:
+        """How many must sign at least, whatever the proposal says."""
+        if action.rung is Rung.SUSPEND and self._suspensions(action.campaign_id, new) > self._bulk:
+            return 2
+        by_person = role != RULE and action.rung is not Rung.OBSERVE
+        return int(by_person or action.rung.height > Rung.VERIFY.height)
+
+    def _suspensions(self, campaign_id: str, new: Sequence[Action]) -> int:
+        """Suspensions of a campaign that are proposed now, wait, or are in force."""
+        rows = self._state.execute(
+            "SELECT count(*) AS n FROM actions WHERE campaign_id = ? AND rung = 'suspend' "
+            "AND standing IN ('pending', 'due', 'in_force')",
+            campaign_id,
+        )
+        proposed = (a for a in new if a.rung is Rung.SUSPEND and a.standing is not Standing.SHADOW)
+        return int(rows[0]["n"]) + sum(a.campaign_id == campaign_id for a in proposed)
+
+    # Signing
+
+    def sign(self, action_ids: Iterable[str], who: str, role: str = APPROVER) -> list[Action]:
+        """Sign pending actions, all or none; they are returned as they stand then, due where that was enough.
+
+        Who has signed one already changes nothing. Whoever proposed an action is not enough alone. Suspensions beyond
+        ``bulk_suspend`` that one person would let through alone within a day come to need a second one. UsageError where
+        an action is unknown, no longer pending, or has run out.
+        """
+        ids, doing = list(dict.fromkeys(action_ids)), _Doing(who, role, self._clock())
+        with self._state.transaction():
+            rows = self._wanted(ids)
+            open_ = [r for r in rows if not (who in r.action.signatures and r.action.standing in LIVING)]
+            _all_pending(open_, doing.at)
+            bulk = self._is_bulk(open_, who, doing.at)
+            self._carry_out(list(_signings(open_, doing, bulk)))
+            return [r.action for r in self._wanted(ids)]
+
+    def _is_bulk(self, rows: Sequence[_Row], who: str, at: datetime) -> bool:
+        alone = self._state.execute(
+            "SELECT count(*) AS n FROM action_events e JOIN actions a USING (action_id) "
+            "WHERE e.event = 'signed' AND e.who = ? AND e.at > ? AND a.rung = 'suspend' AND a.needed < 2",
+            who,
+            _text(at - AT_ONCE),
+        )
+        lone = sum(r.action.rung is Rung.SUSPEND and r.action.needed < 2 for r in rows)
+        return int(alone[0]["n"]) + lone > self._bulk
+
+    def refuse(self, action_ids: Iterable[str], who: str, reason: str, role: str = APPROVER) -> list[Action]:
+        """Turn pending actions down, all or none; UsageError where one is unknown or no longer pending."""
+        ids, doing = list(dict.fromkeys(action_ids)), _Doing(who, role, self._clock(), reason)
+        with self._state.transaction():
+            rows = self._wanted(ids)
+            _all_pending(rows, None)
+            self._carry_out([_moved(r, Standing.REFUSED, doing) for r in rows])
+            return [r.action for r in self._wanted(ids)]
+
+    # Beginning and ending
+
+    def start_due(self, now: datetime) -> list[Action]:
+        """Put in force what is due and has begun; an action of the same rule on the same account is replaced by it."""
+        doing = _Doing(SYSTEM, SYSTEM, now)
+        with self._state.transaction():
+            due = self._rows(
+                "standing", [Standing.DUE.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
+            )
+            last = {(r.action.account_id, r.action.rule): r for r in due}
+            older = self._rows("account_id", [r.action.account_id for r in due], "AND standing = 'in_force'")
+            replaced = [r for r in (*older, *due) if (newer := last.get((r.action.account_id, r.action.rule))) is not None
+                        and newer is not r]  # fmt: skip
+            self._carry_out([_moved(r, Standing.REPLACED, doing) for r in replaced])
+            self._carry_out([_moved(r, Standing.IN_FORCE, doing) for r in last.values()])
+            return [replace(r.action, standing=Standing.IN_FORCE) for r in last.values()]
+
+    def expire(self, now: datetime) -> list[Action]:
+        """End what has run out, whether it was in force or not."""
+        doing = _Doing(SYSTEM, SYSTEM, now)
+        with self._state.transaction():
+            rows = self._rows("standing", [s.value for s in LIVING], "AND expires_at <= ?", _text(now))
+            self._carry_out([_moved(r, Standing.EXPIRED, doing) for r in rows])
+            return [replace(r.action, standing=Standing.EXPIRED) for r in rows]
+
+    def undo(self, what: str | Iterable[str], who: str, reason: str, role: str = APPROVER) -> list[Action]:
+        """Undo actions by their ids, or all living ones of a campaign by its id (a text); those that were undone.
+
+        What has ended already is left as it is; UsageError for an unknown id. Nothing of them holds from here on.
+        """
+        doing = _Doing(who, role, self._clock(), reason)
+        with self._state.transaction():
+            rows = self._rows("campaign_id", [what]) if isinstance(what, str) else self._wanted(list(what))
+            living = [r for r in rows if r.action.standing in LIVING]
+            self._carry_out([_moved(r, Standing.UNDONE, doing) for r in living])
+            return [replace(r.action, standing=Standing.UNDONE) for r in living]
+
+    # Appeals
+
+    def appeal(
+        self, account_id: str, text_hash: str = "", deadline: datetime | None = None, who: str | None = None
+    ) -> str:
+        """File an appeal of an account; the case. One that is open already is that case. UsageError if nothing was done to it.
+
+        ``deadline`` is when it must be decided, 14 days from now if not given; ``text_hash`` names what the account wrote.
+        """
+        doing = _Doing(who or account_id, ACCOUNT if who is None else APPROVER, self._clock())
+        with self._state.transaction():
+            if found := [a for a in self.appeals() if a.account_id == account_id and not a.outcome]:
+                return found[0].case_id
+            rows = self._rows("account_id", [account_id])
+            if not any(r.action.rung is not Rung.OBSERVE and r.action.standing is not Standing.SHADOW for r in rows):
+                raise UsageError(f"nothing was ever done to account {account_id!r} that it could appeal against")
+            appeal = Appeal(
+                f"AP-{uuid4().hex[:16]}", account_id, doing.at, deadline or doing.at + ANSWERED_WITHIN, text_hash
+            )
+            self._carry_out([_filed(appeal, doing)])
+        return appeal.case_id
+
+    def decide_appeal(self, case_id: str, who: str, outcome: str, reason: str, role: str = REVIEWER) -> Appeal:
+        """Uphold what was done, or overturn it: then all that lives on the account is undone, and the account is judged negative.
+
+        UsageError for an unknown or decided case, and where the reviewer had a part in what is appealed against.
+        """
+        doing = _Doing(who, role, self._clock(), reason)
+        if outcome not in (UPHELD, OVERTURNED):
+            raise UsageError(f"an appeal is {UPHELD} or {OVERTURNED}, not {outcome!r}")
+        with self._state.transaction():
+            appeal = self._open_appeal(case_id)
+            rows = self._rows("account_id", [appeal.account_id])
+            if any(who in r.action.signatures or r.proposer == who for r in rows):
+                raise UsageError(
+                    f"{who} had a part in what {case_id} appeals against", hint="somebody else must decide it"
+                )
+            decided = replace(appeal, outcome=outcome, reviewer=who, decided_at=doing.at, reason=reason)
+            self._carry_out([_decided(decided, doing)])
+            if outcome == OVERTURNED:
+                why = replace(doing, reason=f"appeal {case_id} overturned")
+                living = [r for r in rows if r.action.standing in LIVING]
+                self._carry_out([_moved(r, Standing.UNDONE, why) for r in living])
+        return decided
+
+    def appeals(self, now: datetime | None = None) -> list[Appeal]:
+        """All appeals, the one due first first; with ``now`` only open ones whose deadline has passed."""
+        rows = self._state.execute("SELECT * FROM appeals ORDER BY number")
+        found = {r["case_id"]: _appeal_of(r) for r in rows if r["event"] == "filed"}
+        for r in (r for r in rows if r["event"] != "filed"):
+            found[r["case_id"]] = replace(
+                found[r["case_id"]],
+                outcome=r["event"],
+                reviewer=r["who"],
+                decided_at=_moment(r["at"]),
+                reason=r["reason"],
+            )
+        late = (a for a in found.values() if now is None or (not a.outcome and a.deadline <= now))
+        return sorted(late, key=lambda a: (a.deadline, a.case_id))
+
+    def _open_appeal(self, case_id: str) -> Appeal:
+        found = next((a for a in self.appeals() if a.case_id == case_id), None)
+        if found is None:
+            raise UsageError(f"no appeal {case_id!r}")
+        if found.outcome:
+            raise UsageError(f"appeal {case_id} was {found.outcome} by {found.reviewer}", hint="file another one")
+        return found
+
+    # Asking
+
+    def in_force(self, now: datetime) -> dict[str, InForce]:
+        """What holds for each account now: the strictest rung, with the settings of milder ones below its own.
+
+        Where a person has decided on an account, that alone counts.
+        """
+        rows = self._rows(
+            "standing", [Standing.IN_FORCE.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
+        )
+        return _strictest([r.action for r in rows])
+
+    def shadows(self, now: datetime) -> dict[str, InForce]:
+        """What would hold for each account if what is in shadow were not."""
+        rows = self._rows(
+            "standing", [Standing.SHADOW.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
+        )
+        return _strictest([r.action for r in rows])
+
+    def known(self, now: datetime) -> tuple[Action, ...]:
+        """Every action that has not run out, whatever its standing, oldest first: what ``policy.decide`` is to know."""
+        return tuple(r.action for r in self._query("expires_at > ?", [_text(now)]))
+
+    def standing(self, *standings: Standing) -> list[Action]:
+        """Actions with one of these standings, oldest first; all living ones if none is given."""
+        return [r.action for r in self._rows("standing", [s.value for s in standings or LIVING])]
+
+    def get(self, action_id: str) -> Action:
+        """One action; UsageError if there is none of that id."""
+        return self._wanted([action_id])[0].action
+
+    def statement(self, action_id: str, wording: Wording | None = None) -> Statement:
+        """What the account is told about an action; ``wording`` is the policy's."""
+        return statement_of(self.get(action_id), wording or Wording())
+
+    def history(self, subject: str) -> list[Happening]:
+        """All that happened to the actions on an account, or of a campaign, oldest first."""
+        rows = self._state.execute(
+            "SELECT e.*, a.account_id, a.campaign_id, a.rung FROM action_events e JOIN actions a USING (action_id) "
+            "WHERE a.account_id = ?1 OR a.campaign_id = ?1 ORDER BY e.number",
+            subject,
+        )
+        return [_happening(r) for r in rows]
+
+    # The one place where anything changes
+
+    def _carry_out(self, steps: Sequence[_Step]) -> None:
+        """Write all steps to the audit, then do them. Within a transaction: if either fails, nothing has happened."""
+        if not steps:
+            return
+        with self._state.transaction():
+            for step, number in zip(steps, self._written([s.entry for s in steps]), strict=True):
+                for sql, values in step.statements(number):
+                    self._state.execute(sql, *values)
+
+    def _written(self, entries: Sequence[Deed]) -> Sequence[int]:
+        if isinstance(self._audit, WholesaleAudit):
+            return self._audit.append_all(entries)
+        return [self._audit.append(e.event, e.who, e.role, e.subject, e.facts) for e in entries]
+
+    # Rows
+
+    def _wanted(self, action_ids: Sequence[str]) -> list[_Row]:
+        rows = {r.action.action_id: r for r in self._rows("action_id", action_ids)}
+        if unknown := [i for i in action_ids if i not in rows]:
+            raise UsageError(f"no such action: {', '.join(unknown)}")
+        return [rows[i] for i in action_ids]
+
+    def _rows(self, column: str, values: Sequence[str], more: str = "", *given: str) -> list[_Row]:
+        """Actions that have one of these values in a column of ours."""
+        if not values:
+            return []
+        return self._query(f"a.{column} IN (SELECT value FROM json_each(?)) {more}", [json.dumps(list(values)), *given])
+
+    def _query(self, where: str, values: Sequence[str]) -> list[_Row]:
+        rows = self._state.execute(
+            "SELECT a.*, (SELECT json_group_array(who) FROM (SELECT who FROM action_events e WHERE e.event = 'signed' "
+            f"AND e.action_id = a.action_id ORDER BY e.number)) AS signers FROM actions a WHERE {where} ORDER BY a.number",
+            *values,
+        )
+        return [_row(r) for r in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An action as it is in the table, and who proposed it."""
+
+    action: Action
+    proposer: str = ""
+
+
+def act_of_person(
+    account_id: str,
+    rung: Rung,
+    reason: str,
+    now: datetime,
+    lasts: timedelta,
+    *,
+    campaign_id: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> Action:
+    """The action that a person proposes for an account; ``reason`` is what the account is told."""
+    return Action(
+        action_id=f"A-{uuid4().hex[:16]}",
+        key=f"{PERSON}|{account_id}|{rung}|{_text(now)}",
+        account_id=account_id,
+        campaign_id=campaign_id,
+        rung=rung,
+        rule=PERSON,
+        reason=reason,
+        standing=Standing.DUE if rung is Rung.OBSERVE else Standing.PENDING,
+        proposed_at=now,
+        starts_at=now,
+        expires_at=now + lasts,
+        settings=settings or {},
+        needed=int(rung is not Rung.OBSERVE),
+    )
+
+
+def _check_proposals(actions: Sequence[Action], role: str) -> None:
+    may = (Standing.SHADOW, Standing.PENDING, Standing.DUE, Standing.UNDONE)
+    for a in actions:
+        if a.standing not in may:
+            raise UsageError(f"action {a.action_id}: {a.standing} is no way to begin", hint=f"one of {', '.join(may)}")
+        if (a.rule == PERSON) != (role != RULE) and a.standing is not Standing.UNDONE:
+            raise UsageError(
+                f"action {a.action_id}: its rule is {a.rule!r}, proposed as {role!r}",
+                hint="a person proposes actions of the rule 'person', a rule those of its own",
+            )
+
+
+def _asking(action: Action, least: int) -> Action:
+    """The action with at least so many signatures needed, and standing as that asks; none are taken from the proposal."""
+    needed = max(action.needed, least)
+    standing = Standing.PENDING if needed else Standing.DUE
+    return replace(
+        action,
+        needed=needed,
+        signatures=(),
+        standing=action.standing if action.standing is Standing.SHADOW else standing,
+    )
+
+
+def _all_pending(rows: Sequence[_Row], at: datetime | None) -> None:
+    """UsageError naming all that are not pending, or have run out by ``at``."""
+    faults = [f"{r.action.action_id} is {r.action.standing}" for r in rows if r.action.standing is not Standing.PENDING]
+    faults += [f"{r.action.action_id} has run out" for r in rows if at is not None and r.action.expires_at <= at]
+    if faults:
+        raise UsageError(f"only pending actions wait for a person: {'; '.join(faults[:20])}")
+
+
+def _signings(rows: Sequence[_Row], doing: _Doing, is_bulk: bool) -> Iterator[_Step]:
+    """Signatures, second ones asked for where they make a bulk of suspensions, and what is due by them."""
+    for row in rows:
+        raised = is_bulk and row.action.rung is Rung.SUSPEND and row.action.needed < 2
+        needed = 2 if raised else row.action.needed
+        if raised:
+            yield _raised(row, replace(doing, reason="many suspensions at once"))
+        yield _event(row, "signed", doing)
+        signers = {*row.action.signatures, doing.who}
+        if len(signers) >= needed and signers != {row.proposer}:
+            yield _moved(row, Standing.DUE, doing)
+
+
+_EVENT = "INSERT INTO action_events (action_id, event, who, role, at, reason, audit) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+def _facts(action: Action, reason: str, **more: Any) -> dict[str, Any]:
+    return {
+        "account": action.account_id,
+        "campaign": action.campaign_id,
+        "rung": action.rung.value,
+        "rule": action.rule,
+        "reason": reason,
+        **more,
+    }
+
+
+def _event(row: _Row, event: str, doing: _Doing, **more: Any) -> _Step:
+    """Something that happens to an action and leaves its standing as it is."""
+    action_id = row.action.action_id
+
+    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield _EVENT, (action_id, event, doing.who, doing.role, _text(doing.at), doing.reason, number)
+
+    facts = _facts(row.action, doing.reason, **more)
+    return _Step(Deed(f"action.{event}", doing.who, doing.role, action_id, facts), statements)
+
+
+def _raised(row: _Row, doing: _Doing) -> _Step:
+    said = _event(row, "raised", doing, needed=2)
+
+    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield from said.statements(number)
+        yield "UPDATE actions SET needed = 2 WHERE action_id = ?", (row.action.action_id,)
+
+    return replace(said, statements=statements)
+
+
+def _moved(row: _Row, standing: Standing, doing: _Doing) -> _Step:
+    """A change of standing."""
+    said = _event(row, standing.value, doing, was=row.action.standing.value)
+
+    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield from said.statements(number)
+        yield "UPDATE actions SET standing = ? WHERE action_id = ?", (standing.value, row.action.action_id)
+
+    return replace(said, statements=statements)
+
+
+def _proposed(action: Action, doing: _Doing) -> _Step:
+    said = _event(
+        _Row(action), "proposed", doing, needed=action.needed, standing=action.standing.value,
+        starts=_text(action.starts_at), ends=_text(action.expires_at),
+    )  # fmt: skip
+
+    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield (
+            "INSERT INTO actions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                action.action_id, action.key, action.account_id, action.campaign_id, action.rung.value, action.rule,
+                action.reason, doing.who, _text(action.proposed_at), _text(action.starts_at), _text(action.expires_at),
+                json.dumps(dict(action.settings), ensure_ascii=False), action.needed, action.standing.value,
+            ),
+        )  # fmt: skip
+        yield from said.statements(number)
+
+    return replace(said, statements=statements)
+
+
+_APPEAL = """INSERT INTO appeals (case_id, event, account_id, who, at, deadline, text_hash, reason, audit)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def _filed(appeal: Appeal, doing: _Doing) -> _Step:
+    facts = {"account": appeal.account_id, "deadline": _text(appeal.deadline), "text_hash": appeal.text_hash}
+    entry = Deed("appeal.filed", doing.who, doing.role, appeal.case_id, facts)
+    return _Step(entry, lambda number: iter([_appeal_row(appeal, "filed", doing, number)]))
+
+
+def _decided(appeal: Appeal, doing: _Doing) -> _Step:
+    """The decision, and where it overturns, the judgement that calibration learns from and that no rule overrules."""
+
+    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield _appeal_row(appeal, appeal.outcome, doing, number)
+        if appeal.outcome == OVERTURNED:
+            said = f"appeal {appeal.case_id} overturned: {doing.reason}"
+            held = Judgement(appeal.account_id, "negative", doing.who, said, doing.at)
+            yield (
+                "INSERT INTO judgements (subject, verdict, judge, at, reason) VALUES (?, ?, ?, ?, ?)",
+                (held.subject, held.verdict, held.judge, _text(held.at), held.reason),
+            )
+
+    facts = {"account": appeal.account_id, "reason": doing.reason}
+    return _Step(Deed(f"appeal.{appeal.outcome}", doing.who, doing.role, appeal.case_id, facts), statements)
+
+
+def _appeal_row(appeal: Appeal, event: str, doing: _Doing, number: int) -> tuple[str, tuple[Any, ...]]:
+    at, deadline = _text(doing.at), _text(appeal.deadline)
+    return _APPEAL, (
+        appeal.case_id, event, appeal.account_id, doing.who, at, deadline, appeal.text_hash, doing.reason, number
+    )  # fmt: skip
+
+
+def _strictest(actions: Iterable[Action]) -> dict[str, InForce]:
+    by_account: dict[str, list[Action]] = {}
+    for action in actions:
+        by_account.setdefault(action.account_id, []).append(action)
+    return {account_id: _holding(found) for account_id, found in by_account.items()}
+
+
+def _holding(actions: Sequence[Action]) -> InForce:
+    """What holds of several actions in force on one account."""
+    counting = [a for a in actions if a.rule == PERSON] or actions
+    climbing = sorted(counting, key=lambda a: (a.rung.height, a.expires_at, a.action_id))
+    top = climbing[-1]
+    settings = {name: value for a in climbing for name, value in a.settings.items()}
+    return InForce(top.account_id, top.rung, top.action_id, top.campaign_id, top.expires_at, settings)
+
+
+def _row(r: Mapping[str, Any]) -> _Row:
+    action = Action(
+        action_id=r["action_id"],
+        key=r["key"],
+        account_id=r["account_id"],
+        campaign_id=r["campaign_id"],
+        rung=Rung(r["rung"]),
+        rule=r["rule"],
+        reason=r["reason"],
+        standing=Standing(r["standing"]),
+        proposed_at=_moment(r["proposed_at"]),
+        starts_at=_moment(r["starts_at"]),
+        expires_at=_moment(r["expires_at"]),
+        settings=json.loads(r["settings"]),
+        needed=r["needed"],
+        signatures=tuple(json.loads(r["signers"])),
+    )
+    return _Row(action, r["proposer"])
+
+
+def _happening(r: Mapping[str, Any]) -> Happening:
+    return Happening(
+        r["action_id"], r["account_id"], r["campaign_id"], Rung(r["rung"]), r["event"], r["who"], r["role"],
+        _moment(r["at"]), r["reason"], r["audit"],
+    )  # fmt: skip
+
+
+def _appeal_of(r: Mapping[str, Any]) -> Appeal:
+    return Appeal(r["case_id"], r["account_id"], _moment(r["at"]), _moment(r["deadline"]), r["text_hash"])
+
+
+def _text(moment: datetime) -> str:
+    """A moment as text that sorts as moments do."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
