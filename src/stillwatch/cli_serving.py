@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -74,6 +75,91 @@ def serve(
         raise UsageError("--tls-cert and --tls-key go together", hint="give both or neither")
     tls = Tls(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
     start(Start(Home(home), config, policy, key, host, port, tls))
+    return 0
+
+
+@app.command
+def judge(
+    home: Path,
+    *,
+    every: str = "1h",
+    interval: str = "5m",
+    grace: str = "10m",
+    retention: str = "2d",
+    final_scan: Literal["when_due", "always"] = "when_due",
+    accounts: Path | None = None,
+    models: Path | None = None,
+    config: Path | None = None,
+    key: Path | None = None,
+    once: Flag = False,
+    forever: Flag = False,
+    parent: Annotated[int | None, Parameter(show=False)] = None,
+) -> int:
+    """Judge what came in at a server's home, as a replay of it would, and write the results into the home.
+
+    Examples:
+
+        stillwatch judge home --once
+        stillwatch judge home --forever --interval 2m
+
+    serve runs this in a process of its own; judging.json in the home says how it stands.
+    A file named judge_now in the home has it judge at once.
+
+    Exit codes: 0 judged, or told to stop; 5 another one judges this home, or its state is
+    damaged.
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    every
+        Length of a step, as for replay; a state is bound to it.
+    interval
+        How long to wait between two judgements.
+    grace
+        A step is over when something that happened this much later has come in, or nothing has for so long.
+    retention
+        How long rows stay in the spool after the state of the judging has them.
+    final_scan
+        With when_due everything is judged anew only when enough has come in for it, known campaigns being recognised all the
+        time; with always each judgement ends as a replay does.
+    accounts
+        One row per account, as for scan; what came in about an account holds over it.
+    models
+        Table of model and released_at, as for scan.
+    config
+        Settings (TOML), as for scan.
+    key
+        File with the secret for keyed hashes; else the variable STILLWATCH_KEY, else keys/privacy.key in the home.
+    once
+        Judge once and end; this is the default.
+    forever
+        Judge until told to stop.
+    parent
+        End when this is no longer the parent process.
+    """
+    from stillwatch import config as settings
+    from stillwatch.privacy import KEY_VARIABLE, Privacy
+    from stillwatch.progress import Progress
+    from stillwatch.serving import judge_loop
+    from stillwatch.serving.home import Home
+    from stillwatch.serving.judging import Terms
+    from stillwatch.windows import parse_length
+
+    if once and forever:
+        raise UsageError("--once and --forever contradict each other", hint="give one of them")
+    own = home / "keys" / "privacy.key"
+    secret = own if key is None and not os.environ.get(KEY_VARIABLE) and own.exists() else key
+    lengths = (parse_length(text) for text in (every, interval, grace, retention))
+    terms = Terms(*lengths, final_scan, accounts, models, config, secret)
+    place, set_up, privacy = Home(home).made(), settings.load(config), Privacy.load(secret)
+    if forever:
+        judge_loop.judge_for_ever(place, terms, set_up, privacy, parent)
+        return 0
+    with Progress() as progress:
+        judged = judge_loop.judge_once(place, terms, set_up, privacy, progress)
+    told = f"{judged.campaigns:,} campaigns of {judged.accounts:,} accounts in {judged.rows:,} exchanges"
+    print(f"{told}, {judged.new:,} of them new" if judged.is_new else f"nothing new; {told}")
     return 0
 
 
