@@ -51,7 +51,8 @@ class Counts:
     """What was asked and answered since the start; only ever goes up. For others to export.
 
     ``in_force`` and ``shadow`` count answers by rung; the gateways add ``refused``, by rung, ``rewritten``, ``too_large`` and
-    ``unreadable`` (bodies that passed unchanged, for being over the cap or no JSON).
+    ``unreadable`` (bodies that passed unchanged, for being over the cap or no JSON), and ``faults``: requests that passed because
+    a responder failed on them.
     """
 
     asked: int = 0
@@ -63,6 +64,7 @@ class Counts:
     rewritten: int = 0
     too_large: int = 0
     unreadable: int = 0
+    faults: int = 0
 
 
 Ranked = tuple[tuple[int, float, datetime], datetime, InForce]

@@ -135,8 +135,8 @@ def _proven(entry: Any, key: bytes) -> tuple[str, str, InForce]:
     until = datetime.fromisoformat(bare["until"])
     if until.tzinfo is None or not isinstance(bare["settings"], dict):
         raise ValueError("it has no end with a zone, or no settings")
-    texts = [bare["account"], Rung(bare["rung"]), bare["action"], bare["campaign"]]
-    return bare["part"], bare["who"], InForce(*texts, until, bare["settings"])
+    held = InForce(bare["account"], Rung(bare["rung"]), bare["action"], bare["campaign"], until, bare["settings"])
+    return bare["part"], bare["who"], held
 
 
 def _seal(written_at: object, entries: list[Any], key: bytes) -> str:

@@ -1,0 +1,219 @@
+"""For gateways written in Python: an ASGI layer that refuses, and rewrites requests; answers pass through it as they come.
+
+Only the requests of accounts under action are read, and of those only what is posted to a model, up to ``Wiring.body_bytes``.
+A larger body, a compressed one and one that is no JSON object pass as they are, and are counted: what they ask for is then not
+rewritten, while what is refused by account is refused all the same. Of a batch (Anthropic's) each request is rewritten. What was
+read is passed on as it was understood, even where nothing had to be changed: a field given twice must not mean one thing to us
+and another to the model's server.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from stillwatch.responders import change_request
+from stillwatch.serving.decisions import Counts
+from stillwatch.serving.dialects import Told, dialect_of, is_request
+from stillwatch.serving.gateways import (
+    FULL,
+    App,
+    Caller,
+    Gate,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    Wiring,
+    caller,
+    headers_of,
+    respond,
+)
+from stillwatch.serving.gateways.edits import REWRITE
+from stillwatch.serving.gateways.litellm_hook import apply
+from stillwatch.types import InForce, Rung
+
+Identify = Callable[[Scope], Caller]
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+BATCHES = "/messages/batches"
+
+log = logging.getLogger(__name__)
+
+
+def stillwatch(app: App, gate: Gate, identify: Identify | None = None) -> App:
+    """``app`` behind what is in force. ``identify`` says who calls, where that is not in headers as ``gate.wiring`` says."""
+
+    async def layered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        headers = headers_of(scope)
+        who = identify(scope) if identify else caller(headers, gate.wiring)
+        held = gate.decisions.ask(who.account, who.key, who.end_user, datetime.now(UTC))
+        if held is None or held.rung is Rung.OBSERVE:
+            return await app(scope, receive, send)
+        await _under_action(app, gate, held, headers, scope, receive, send)
+
+    return layered
+
+
+async def _under_action(
+    app: App, gate: Gate, held: InForce, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
+) -> None:
+    dialect = dialect_of(scope["path"], headers, gate.wiring.dialect)
+    is_posted = scope["method"] == "POST" and _is_read(scope["path"]) and held.rung is not Rung.SUSPEND
+    read = await _read(receive, headers, gate.wiring.body_bytes, gate.decisions.counts) if is_posted else Read()
+    if refused := _refused(gate, held, dialect, headers, models(read.body)):
+        return await respond(send, refused.status, refused.headers, refused.body)
+    if read.body is None:
+        return await app(scope, read.again(receive), send)
+    changed = _each(read.body, scope["path"], lambda request: _changed(gate, held, request, dialect))
+    gate.decisions.counts.rewritten += changed is not read.body
+    await app(*_with_body(scope, changed, receive), send)
+
+
+def _changed(gate: Gate, held: InForce, request: Mapping[str, Any], dialect: str) -> Mapping[str, Any]:
+    changed = gate.or_none(held, change_request, held, request, dialect)
+    return changed.request if changed else request
+
+
+def _refused(
+    gate: Gate, held: InForce, dialect: str, headers: Mapping[str, str], asked: tuple[str, ...]
+) -> Told | None:
+    """The refusal, if one of the models asked for is refused; a batch takes once from the bucket."""
+    now, request_id = datetime.now(UTC), headers.get("x-request-id", "")
+    usages = [replace(gate.usage(headers, model), bucket=FULL) for model in asked[1:]]
+    for usage in [*usages, gate.usage(headers, asked[0])]:
+        if refused := gate.verdict(held, dialect, now, usage, request_id).refused:
+            return refused
+    return None
+
+
+def rewriting(app: App, wiring: Wiring | None = None, counts: Counts | None = None) -> App:
+    """``app`` behind a gateway that has asked by ext_authz: the edits in its ``x-stillwatch-rewrite`` are done, nothing is asked.
+
+    The header is taken away. It must come from the gateway alone, which replaces any that a client sent.
+    """
+    most, counts = (wiring or Wiring()).body_bytes, counts or Counts()
+
+    async def layered(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = headers_of(scope) if scope["type"] == "http" else {}
+        if not (said := headers.get(REWRITE, "")):
+            return await app(scope, receive, send)
+        scope = {**scope, "headers": [(n, v) for n, v in scope["headers"] if n != REWRITE.encode()]}
+        is_posted = scope["method"] == "POST" and _is_read(scope["path"])
+        read = await _read(receive, headers, most, counts) if is_posted else Read()
+        changed = _edited(read.body, scope["path"], said)
+        if changed is None:
+            return await app(scope, read.again(receive), send)
+        counts.rewritten += changed != read.body
+        await app(*_with_body(scope, changed, receive), send)
+
+    return layered
+
+
+def _edited(body: Mapping[str, Any] | None, path: str, said: str) -> Mapping[str, Any] | None:
+    if body is None:
+        return None
+    try:
+        edits = json.loads(said)
+        return _each(body, path, lambda request: apply(edits, request))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
+        log.warning("%s holds no edits (%s): the request passes as it is", REWRITE, type(e).__name__)
+        return None
+
+
+def _is_read(path: str) -> bool:
+    return is_request(path) or path.rstrip("/").endswith(BATCHES)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read of a request: the messages, and the body if it is whole and an object."""
+
+    messages: tuple[Message, ...] = ()
+    body: Mapping[str, Any] | None = None
+
+    def again(self, receive: Receive) -> Receive:
+        """The messages read, once more, then those still to come."""
+        waiting = list(reversed(self.messages))
+
+        async def received() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        return received
+
+
+async def _read(receive: Receive, headers: Mapping[str, str], most: int, counts: Counts) -> Read:
+    if headers.get("content-encoding", "identity") != "identity":
+        counts.unreadable += 1
+        return Read()
+    messages: list[Message] = []
+    # uvicorn has checked that it is a number.
+    is_too_large = int(headers.get("content-length", "0")) > most
+    size, more = 0, True
+    while more and not is_too_large:
+        messages.append(message := await receive())
+        size += len(message.get("body", b""))
+        is_too_large = size > most
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    if is_too_large:
+        counts.too_large += 1
+        return Read(tuple(messages))
+    body = _object(b"".join(m.get("body", b"") for m in messages))
+    counts.unreadable += body is None
+    return Read(tuple(messages), body)
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def models(body: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The models a body asks for, each once; one empty name where none can be seen."""
+    asked = [body or {}]
+    if body and isinstance(body.get("requests"), list):
+        asked = [r["params"] for r in body["requests"] if isinstance(r, dict) and isinstance(r.get("params"), dict)]
+    named = dict.fromkeys(m for request in asked if isinstance(m := request.get("model"), str))
+    return tuple(named) or ("",)
+
+
+def _each(body: Mapping[str, Any], path: str, change: Change) -> Mapping[str, Any]:
+    """The body with its request changed, or each request of a batch; the very same body if nothing was."""
+    if not path.rstrip("/").endswith(BATCHES):
+        return change(body)
+    if not isinstance(body.get("requests"), list):
+        return body
+    requests = [_in_batch(request, change) for request in body["requests"]]
+    is_same = all(new is old for new, old in zip(requests, body["requests"]))
+    return body if is_same else {**body, "requests": requests}
+
+
+def _in_batch(request: Any, change: Change) -> Any:
+    if not isinstance(request, dict) or not isinstance(request.get("params"), dict):
+        return request
+    changed = change(request["params"])
+    return request if changed is request["params"] else {**request, "params": changed}
+
+
+def _with_body(scope: Scope, body: Mapping[str, Any], receive: Receive) -> tuple[Scope, Receive]:
+    """The request with another body, and its length mended; what comes after the body comes from the client."""
+    raw = _encoded(body)
+    kept = [(n, v) for n, v in scope["headers"] if n not in (b"content-length", b"transfer-encoding")]
+    scope = {**scope, "headers": [*kept, (b"content-length", str(len(raw)).encode())]}
+    return scope, Read(({"type": "http.request", "body": raw, "more_body": False},)).again(receive)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can say and UTF-8 cannot
+        return json.dumps(body, separators=(",", ":")).encode()
