@@ -1,0 +1,214 @@
+"""The nginx example of the docs, run: a real nginx before a real server of ours and a stand-in for the models.
+
+Without the binary these are skipped: apt-get install nginx-light (or nginx).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from stillwatch.serving.decisions import Decisions, Table
+from stillwatch.serving.gateways import App, Gate, Receive, Scope, Send, Wiring, asgi, hashed
+from stillwatch.serving.gateways.ext_authz import ext_authz
+from stillwatch.types import InForce, Rung
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+EXAMPLE = Path(__file__).parent.parent / "docs" / "gateways" / "nginx.conf"
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx: apt-get install nginx-light")
+
+MAIN = """
+daemon off; master_process off; pid {home}/pid; error_log {home}/error.log notice;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
+    include example.conf;
+}}
+"""
+
+NAMES = ("nobody", "shielded", "slowed", "gone", "keyed")
+
+
+def held(rung: Rung, who: str, **settings: Any) -> InForce:
+    return InForce(who, rung, f"case-{who}", "camp-1", datetime.now(UTC) + timedelta(hours=1), settings)
+
+
+def table() -> Table:
+    return Table(
+        {
+            "shielded": held(Rung.PROTECT, "shielded"),
+            "slowed": held(Rung.THROTTLE, "slowed", requests_per_minute=6, burst=2),
+            "gone": held(Rung.SUSPEND, "gone"),
+        },
+        {hashed("sk-keyed"): held(Rung.SUSPEND, "keyed")},
+    )
+
+
+class Served:
+    """An application on a port of its own, by uvicorn in a thread, that can be stopped and started on the same port."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._start()
+
+    def _start(self) -> None:
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)  # type: ignore[arg-type]
+        )
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+        wait_for(lambda: self._server.started)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+
+def wait_for(holds: Any, within_s: float = 10) -> None:
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+async def models(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tells what reached it; refuses by itself what it is asked to."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    headers = {n.decode(): v.decode() for n, v in scope["headers"]}
+    status = int(headers.get("x-answer-with", "200"))
+    said = json.dumps({"path": scope["path"], "headers": headers, "body": body.decode()}).encode()
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(said))]})
+    await send({"type": "http.response.body", "body": said})
+
+
+class Bench:
+    """nginx, what it asks, and what is behind it."""
+
+    def __init__(self, home: Path) -> None:
+        self.gate = Gate(Decisions(table()), Wiring(appeals="https://api.example/appeals/{case}"))
+        self.ours = Served(ext_authz(self.gate, "/auth-request", nginx=True))
+        self.models = Served(asgi.rewriting(models))
+        self.port = free_port()
+        example = EXAMPLE.read_text()
+        for usual, here in (("8620", self.ours.port), ("8000", self.models.port), ("8080", self.port)):
+            assert example.count(f"127.0.0.1:{usual}") == 1
+            example = example.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{here}")
+        (home / "example.conf").write_text(example)
+        (home / "nginx.conf").write_text(MAIN.format(home=home))
+        (home / "accounts.map").write_text("".join(f'"Bearer sk-{name}" {name};\n' for name in NAMES))
+        (home / "keys.map").write_text("".join(f'"Bearer sk-{name}" {hashed(f"sk-{name}")};\n' for name in NAMES))
+        self._log = home / "error.log"
+        assert NGINX is not None
+        self._nginx = subprocess.Popen(
+            [NGINX, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(self._log)], stderr=subprocess.DEVNULL
+        )
+        wait_for(lambda: answers(self.port) or self._nginx.poll() is not None)
+        assert self._nginx.poll() is None, self._log.read_text()
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+
+    def post(self, name: str, url: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+        sent = {"authorization": f"Bearer sk-{name}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        return self.client.post(url, json={"model": "m", "n": 3}, headers=sent)
+
+    def close(self) -> None:
+        self.client.close()
+        self._nginx.terminate()
+        self._nginx.wait(10)
+        self.ours.stop()
+        self.models.stop()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_nginx_asks_us_and_does_as_it_is_told(bench: Bench) -> None:
+    for unknown in ("nobody", "in no map"):
+        passed = bench.post(unknown, x_stillwatch_account="gone", x_stillwatch_rewrite="forged")
+        assert passed.status_code == 200
+        assert json.loads(passed.json()["body"]) == {"model": "m", "n": 3}
+        assert passed.json()["headers"]["x-stillwatch-rung"] == "none"
+        assert passed.json()["headers"].get("x-stillwatch-rewrite", "") == ""
+
+    rewritten = bench.post("shielded").json()
+    assert json.loads(rewritten["body"]) == {"model": "m", "n": 1}
+    assert rewritten["headers"]["x-stillwatch-rung"] == "protect"
+
+    for who in ("gone", "keyed"):
+        refused = bench.post(who, "/v1/messages?beta=true")
+        assert refused.status_code == 403
+        assert refused.headers["content-type"] == "application/json"
+        assert refused.json()["error"]["type"] == "permission_error"
+        assert f"appeals/case-{who}" in refused.json()["error"]["message"]
+        assert refused.headers["x-stillwatch-case"] == f"case-{who}"
+        assert "rel=" in refused.headers["link"]
+    assert "request_id" in refused.json()
+
+    slowed = [bench.post("slowed") for _ in range(3)]
+    assert [a.status_code for a in slowed] == [200, 200, 429]
+    assert slowed[2].headers["retry-after"] == "10"
+    assert slowed[2].headers["ratelimit"] and slowed[2].headers["ratelimit-policy"]
+    assert slowed[2].json()["error"]["code"]
+    assert bench.post("gone").status_code == 403
+
+
+def test_nginx_leaves_the_models_own_refusals_alone(bench: Bench) -> None:
+    for status in (401, 403, 429, 500):
+        answer = bench.post("nobody", x_answer_with=str(status))
+        assert answer.status_code == status
+        assert answer.json()["path"] == "/v1/chat/completions"
+
+
+def test_nginx_when_we_are_silent_unknown_pass_and_who_was_refused_stays_refused(bench: Bench) -> None:
+    assert bench.post("gone").status_code == 403
+    bench.ours.stop()
+    time.sleep(1.1)
+    assert bench.post("nobody").status_code == 200
+    refused = bench.post("gone")
+    assert refused.status_code == 403
+    assert "case-gone" in refused.json()["error"]["message"]
+
+
+def test_nginx_an_action_undone_is_felt_within_a_second(bench: Bench) -> None:
+    assert bench.post("gone").status_code == 403
+    bench.gate.decisions.replace(Table())
+    wait_for(lambda: bench.post("gone").status_code == 200, within_s=3)
