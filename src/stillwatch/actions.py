@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from stillwatch.entries import Deed
 from stillwatch.errors import UsageError
+from stillwatch.responders import ladder
 from stillwatch.statements import PERSON, Statement, Wording, statement_of
 from stillwatch.store.state import Judgement, State
 from stillwatch.types import Action, InForce, Rung, Standing
@@ -424,7 +425,7 @@ def act_of_person(
         proposed_at=now,
         starts_at=now,
         expires_at=now + lasts,
-        settings=settings or {},
+        settings=ladder()[rung.height].filled(settings or {}),
         needed=int(rung is not Rung.OBSERVE),
     )
 
@@ -439,6 +440,8 @@ def _check_proposals(actions: Sequence[Action], role: str) -> None:
                 f"action {a.action_id}: its rule is {a.rule!r}, proposed as {role!r}",
                 hint="a person proposes actions of the rule 'person', a rule those of its own",
             )
+        if faults := ladder()[a.rung.height].faults(a.settings):
+            raise UsageError(f"action {a.action_id}: {'; '.join(faults)}", hint="see docs/reference.md, Responders")
 
 
 def _asking(action: Action, least: int) -> Action:

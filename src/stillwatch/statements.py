@@ -64,7 +64,8 @@ class Statement:
             f"Why: {self.facts}",
             f"Ground: {self.ground} It holds {self.scope}.",
             f"From {self.since:%Y-%m-%d %H:%M} UTC until {self.until:%Y-%m-%d %H:%M} UTC at the latest.",
-            f"The patterns were found by automated means; the decision was taken {decided}.",
+            f"{'Automated means' if self.automated_detection else 'No automated means'} found this; "
+            f"the decision was taken {decided}.",
             self.redress,
         ]
         return "\n".join(lines)
@@ -95,7 +96,7 @@ def statement_of(action: Action, wording: Wording) -> Statement:
         scope=wording.scope,
         since=action.starts_at.astimezone(UTC),
         until=action.expires_at.astimezone(UTC),
-        automated_detection=action.rule != PERSON,
+        automated_detection=action.rule != PERSON or bool(action.campaign_id),
         automated_decision=action.rule != PERSON and not action.signatures,
         redress=f"You may appeal {how}. Somebody who had no part in the decision looks at it. You may also turn to a court.",
         appeal_url=appeal,

@@ -3,14 +3,18 @@
 check_detector(DETECTOR, lambda: open_engine("duckdb"))
 check_fingerprint(FINGERPRINT, batch)
 check_adapter(ADAPTER, Path("tests/data/one_log.jsonl"))
+check_responder(RESPONDER)
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
@@ -27,8 +31,10 @@ from stillwatch.errors import InputRejected
 from stillwatch.fingerprints import Fingerprint
 from stillwatch.kinds import KINDS
 from stillwatch.privacy import Privacy
+from stillwatch.responders import API_KEY, BEARER, DIALECTS, Answer, Buckets, Request, Responder, Usage
 from stillwatch.store import Engine
 from stillwatch.tables import EXCHANGES, FACTS
+from stillwatch.types import InForce
 
 EngineFactory = Callable[[], AbstractContextManager[Engine]]
 
@@ -217,3 +223,94 @@ def _observed(fingerprint: Fingerprint, batch: pa.RecordBatch, privacy: Privacy)
     for name, values in seen.items():
         assert len(values) == batch.num_rows, f"{name}: {len(values)} values for {batch.num_rows} rows"
     return seen
+
+
+ASKED: Mapping[str, tuple[Request, ...]] = {
+    "anthropic": (
+        {"model": "m", "max_tokens": 4096, "messages": [{"role": "user", "content": "hello"}]},
+        {
+            "model": "m", "max_tokens": 64_000, "system": "be brief", "temperature": 1, "stream": True,
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "logprobs"}]}],
+            "thinking": {"type": "enabled", "budget_tokens": 32_000, "display": "summarized"},
+            "tools": [{"name": "n", "input_schema": {"type": "object"}}], "metadata": {"user_id": "u"},
+        },
+    ),
+    "openai_chat": (
+        {"model": "m", "messages": [{"role": "user", "content": "hello"}]},
+        {
+            "model": "m", "messages": [{"role": "user", "content": "n"}], "n": 8, "logprobs": True, "top_logprobs": 20,
+            "max_completion_tokens": 64_000, "seed": 7, "reasoning_effort": "high", "tools": [], "stop": ["x"],
+        },
+    ),
+    "openai_responses": (
+        {"model": "m", "input": "hello"},
+        {
+            "model": "m", "input": [{"role": "user", "content": "include"}], "instructions": "be brief", "top_logprobs": 5,
+            "include": ["message.output_text.logprobs", "reasoning.encrypted_content", "file_search_call.results"],
+            "reasoning": {"effort": "high", "summary": "detailed"}, "max_output_tokens": 64_000, "tools": [],
+        },
+    ),
+    "vllm": (
+        {"model": "m", "messages": [{"role": "user", "content": "hello"}]},
+        {
+            "model": "m", "prompt": "prompt_logprobs", "n": 4, "best_of": 4, "logprobs": 5, "prompt_logprobs": 1,
+            "max_tokens": 64_000, "include_reasoning": True, "temperature": 0.2,
+        },
+    ),
+}  # fmt: skip
+"""Requests a responder is tried on, by dialect: a bare one, and one that asks for all there is."""
+
+SAID = (
+    "model", "messages", "input", "prompt", "system", "instructions", "tools", "tool_choice", "temperature", "top_p", "seed",
+    "stop", "stream", "metadata", "reasoning_effort",
+)  # fmt: skip
+"""What makes an answer what it is: no responder touches it."""
+
+
+def check_responder(responder: Responder) -> None:
+    """It says what it does; rewriting is pure, repeatable and leaves what was said alone; a refusal is one in each dialect."""
+    assert responder.meaning.strip() and responder.told.strip(), f"{responder.name} does not say what it does"
+    for name, setting in responder.settings.items():
+        assert setting.meaning.strip(), f"{responder.name}.{name} has no line of meaning"
+        fault = None if setting.default is None or setting.is_required else setting.fault(setting.default)
+        assert not fault, f"{responder.name}.{name}: its own default {fault}"
+    usual = {n: s.default for n, s in responder.settings.items() if s.default is not None}
+    for settings in ({}, usual):
+        for dialect in DIALECTS:
+            for request in ASKED[dialect]:
+                _check_change(responder, request, dialect, settings)
+            _check_answer(responder, dialect, settings)
+
+
+def _check_change(responder: Responder, request: Request, dialect: str, settings: Mapping[str, Any]) -> None:
+    where = f"{responder.name}, {dialect}"
+    before = copy.deepcopy(request)
+    changed = responder.change(request, dialect, settings)
+    assert request == before, f"{where}: the caller's own request was written to"
+    assert (changed.request is request) == (not changed.notes), f"{where}: notes do not say whether it was changed"
+    for name in SAID:
+        assert changed.request.get(name) == before.get(name), f"{where}: {name} was touched"
+    again = responder.change(changed.request, dialect, settings)
+    assert not again.notes and again.request == changed.request, f"{where}: changing twice is not changing once"
+    json.dumps(changed.request)
+
+
+def _check_answer(responder: Responder, dialect: str, settings: Mapping[str, Any]) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    held = InForce("a", responder.rung, "A-1", "C-1", now + timedelta(days=1), settings)
+    for credential in (BEARER, API_KEY):
+        buckets = Buckets()
+        for _ in range(20):
+            answer = responder.answer(held, dialect, now, Usage(buckets, "m", credential))
+            if answer is not None:
+                _check_refusal(responder, dialect, answer)
+
+
+def _check_refusal(responder: Responder, dialect: str, answer: Answer) -> None:
+    where = f"{responder.name}, {dialect}"
+    assert 400 <= answer.status < 500, f"{where}: refuses with {answer.status}"
+    body = json.loads(answer.content())
+    assert isinstance(body["error"]["message"], str) and body["error"]["type"], f"{where}: no error in its dialect"
+    assert (body.get("type") == "error") == (dialect == "anthropic"), f"{where}: not in its dialect"
+    for name, value in answer.headers.items():
+        assert name == name.lower() and value.isascii() and value.isprintable(), f"{where}: header {name!r}: {value!r}"

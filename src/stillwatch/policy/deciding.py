@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stillwatch.policy.nouns import CAPABILITY_SHARE, Escalation, Newest, Policy, Rule, Suspect, Told, Traffic
+from stillwatch.responders import ladder
 from stillwatch.statements import PERSON
 from stillwatch.store.state import Judgement
 from stillwatch.types import Action, Rung, Standing
@@ -219,7 +220,7 @@ def _step(plan: Escalation, rung: Rung) -> Rule:
 def _settings(policy: Policy, rule: Rule) -> dict[str, Any]:
     words = {"appeal_url": policy.statement.appeal_url, "case_url": policy.statement.case_url}
     told = {name: url for name, url in words.items() if url and rule.rung.height >= Rung.VERIFY.height}
-    return {**told, **rule.settings}
+    return {**told, **ladder()[rule.rung.height].filled(rule.settings)}
 
 
 def chance(seed: bytes, text: str) -> float:

@@ -2,8 +2,9 @@
 
 A responder lives in one file of this folder (or in another package, by entry point) as ``RESPONDER``, named after its
 rung. ``change`` rewrites the body of a request, ``answer`` refuses one; both are functions of what they are given, keep
-nothing and never touch messages. A rung is undone by not asking its responder any more. The ladder adds up: an account on
-one rung is treated by the responders of that rung and of all below it (``change_request``, ``answer_request``).
+nothing and never touch messages. A rung is undone by not asking its responder any more. The ladder adds up: requests are
+rewritten by the responders of the account's rung and of all below it, and refused by that of the rung and by those below whose
+settings are set too, which is so where their actions are in force as well (``change_request``, ``answer_request``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from stillwatch.types import InForce, Rung
 
 DIALECTS = ("anthropic", "openai_chat", "openai_responses", "vllm")
 """Whose words a request and its answer are in."""
+
+WORDS = ("appeal_url", "case_url")
+"""Settings of every rung: where an account appeals, and reads about its case."""
 
 BEARER, API_KEY = "bearer", "api_key"
 
@@ -142,6 +146,18 @@ class Responder:
     def rung(self) -> Rung:
         return Rung(self.name)
 
+    def filled(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings with the defaults of those that are not set."""
+        usual = {n: s.default for n, s in self.settings.items() if s.default is not None and not s.is_required}
+        return {**usual, **settings}
+
+    def faults(self, settings: Mapping[str, Any]) -> list[str]:
+        """What is wrong with settings given for this rung."""
+        unknown = [f"{self.name} has no setting {n!r}" for n in settings if n not in {*self.settings, *WORDS}]
+        wrong = [f"{n} {f}" for n, s in self.settings.items() if n in settings and (f := s.fault(settings[n]))]
+        missing = [f"{self.name} needs {n!r}" for n, s in self.settings.items() if s.is_required and n not in settings]
+        return [*unknown, *wrong, *missing]
+
     def setting(self, settings: Mapping[str, Any], name: str) -> Any:
         """The value set, or the default."""
         return settings.get(name, self.settings[name].default)
@@ -175,7 +191,8 @@ def answer_request(in_force: InForce | None, dialect: str, now: datetime, usage:
     known(dialect)
     if in_force is None or now >= in_force.expires_at:
         return None
-    answers = (r.answer(in_force, dialect, now, usage) for r in reversed(_up_to(in_force)))
+    asked = (r for r in reversed(_up_to(in_force)) if r.rung is in_force.rung or r.settings.keys() & in_force.settings)
+    answers = (r.answer(in_force, dialect, now, usage) for r in asked)
     return next((answer for answer in answers if answer is not None), None)
 
 
