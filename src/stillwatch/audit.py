@@ -40,12 +40,12 @@ from stillwatch.entries import (
 )
 from stillwatch.errors import Terminal, Transient
 from stillwatch.merkle import Tree
-from stillwatch.notes import BadNote, Checkpoint, Signer, Verifier, load_signer, open_checkpoint
+from stillwatch.notes import KEY_VARIABLE, BadNote, Checkpoint, Signer, Verifier, load_signer, open_checkpoint
 from stillwatch.store.state import write_text
 from stillwatch.verification import Fault, Verified, public_key, verify
 
 __all__ = [
-    "Audit", "AuditUnwritable", "Cadence", "Deed", "Entry", "Fault", "Signer", "Verified", "Verifier", "entries",
+    "KEY_VARIABLE", "Audit", "AuditUnwritable", "Cadence", "Deed", "Entry", "Fault", "Signer", "Verified", "Verifier", "entries",
     "load_signer", "public_key", "select", "verify",
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ from stillwatch.errors import UsageError
 
 app = App(name="serving")
 app.command(cli_trust.audit)
+app.command(cli_trust.token)
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
@@ -150,8 +151,8 @@ def judge(
         raise UsageError("--once and --forever contradict each other", hint="give one of them")
     own = home / "keys" / "privacy.key"
     secret = own if key is None and not os.environ.get(KEY_VARIABLE) and own.exists() else key
-    lengths = (parse_length(text) for text in (every, interval, grace, retention))
-    terms = Terms(*lengths, final_scan, accounts, models, config, secret)
+    step, wait, late, kept = (parse_length(text) for text in (every, interval, grace, retention))
+    terms = Terms(step, wait, late, kept, final_scan, accounts, models, config, secret)
     place, set_up, privacy = Home(home).made(), settings.load(config), Privacy.load(secret)
     if forever:
         judge_loop.judge_for_ever(place, terms, set_up, privacy, parent)

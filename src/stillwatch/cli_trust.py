@@ -3,25 +3,34 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import sys
 from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from stillwatch.errors import UsageError
+from stillwatch.errors import Transient, UsageError
 
 if TYPE_CHECKING:
     from stillwatch.audit import Entry, Verified, Verifier
+    from stillwatch.serving.access import Access, Issued, Token
 
 audit = App(name="audit", help="Check what was done, by whom, and that nobody has changed it since.")
+token = App(name="token", help="Let people and machines in, each with a role of its own, and shut them out again.")
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 
 UNSOUND = 1
 """Exit code of ``audit verify`` where the log is not what was signed."""
+AUDIT_KEY = Path("keys") / "audit.key"
+"""Where a home keeps the key that signs its audit."""
 SHOWN = 20
 """Faults and remarks shown to a person; with --json all are."""
 
@@ -107,6 +116,175 @@ def show(
     for entry in deque(found, last) if last > 0 else found:
         print(json.dumps(entry.plain(), ensure_ascii=False, sort_keys=True) if json_ else _line(entry))
     return 0
+
+
+@token.command
+def new(home: Path, name: str, *, role: str, expires: str = "90d", json_: JsonFlag = False) -> int:
+    """Make a token and print it, this once; what is kept of it cannot be turned back into it.
+
+    Examples:
+
+        stillwatch token new home ann --role analyst
+        stillwatch token new home litellm-1 --role gateway --expires 365d
+
+    Roles of people, each with the rights of those before it: viewer, analyst,
+    approver, admin. Of machines: ingest, gateway, partner, metrics.
+    A running server knows the token at once.
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    name
+        Who holds it, as the audit and signatures will say. One person, one name.
+    role
+        What it is for.
+    expires
+        How long it lives: a number and s, m, h or d.
+    json_
+        Print the token and what is known of it as JSON.
+    """
+    from stillwatch.serving.access import Role
+    from stillwatch.windows import parse_length
+
+    if role not in list(Role):
+        raise UsageError(f"no role is called {role!r}", hint=f"known: {', '.join(Role)}")
+    lifetime = parse_length(expires)
+    with _access(home) as access:
+        _write_down(home, "token.issue", name, {"role": role, "lifetime_s": lifetime.total_seconds()})
+        _print_issued(access.issue(name, Role(role), _me(), lifetime), json_)
+    return 0
+
+
+@token.command
+def rotate(home: Path, token_id: str, *, grace: str = "1d", json_: JsonFlag = False) -> int:
+    """Replace a token by a new one of the same name and role; the old one lives on for a while.
+
+    Examples:
+
+        stillwatch token rotate home 3f9c01ab77de --grace 12h
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    token_id
+        The old token's id, its third part: stillwatch token list shows them.
+    grace
+        How long the old one lives on: a number and s, m, h or d.
+    json_
+        Print the new token and what is known of it as JSON.
+    """
+    from stillwatch.windows import parse_length
+
+    kept = parse_length(grace)
+    with _access(home) as access:
+        _write_down(home, "token.rotate", token_id, {"grace_s": kept.total_seconds()})
+        _print_issued(access.rotate(token_id, _me(), kept), json_)
+    return 0
+
+
+@token.command
+def revoke(home: Path, token_id: str) -> int:
+    """End a token now; a running server lets nobody in with it within five seconds.
+
+    Examples:
+
+        stillwatch token revoke home 3f9c01ab77de
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    token_id
+        Its id, the third part of the token: stillwatch token list shows them.
+    """
+    with _access(home) as access:
+        _write_down(home, "token.revoke", token_id, {})
+        ended = access.revoke(token_id, _me())
+    print(f"{ended.token_id}: revoked {ended.revoked_at:%Y-%m-%d %H:%M:%S} UTC by {ended.revoked_by}")
+    return 0
+
+
+@token.command(name="list")
+def list_(home: Path, *, json_: JsonFlag = False) -> int:
+    """List all tokens there ever were: whose, what for, until when, last used. Never the tokens themselves.
+
+    Examples:
+
+        stillwatch token list home
+        stillwatch token list home --json
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    json_
+        Print them as JSON.
+    """
+    with _access(home) as access:
+        found = access.tokens()
+    if json_:
+        print(json.dumps([t.to_dict() for t in found], indent=2))
+        return 0
+    now = datetime.now(UTC)
+    for known in found:
+        print(f"{known.token_id}  {known.role:<9} {_standing(known, now):<19} {_last_use(known):<21} {known.name}")
+    return 0
+
+
+@contextmanager
+def _access(home: Path) -> Iterator[Access]:
+    """The tokens of a home; UsageError where there is no such folder."""
+    from stillwatch.serving.access import Access
+    from stillwatch.store.state import State
+
+    if not home.is_dir():
+        raise UsageError(f"{home}: there is no such folder", hint="give the folder that serve was given")
+    with State(home / "state.db") as state:
+        yield Access(state)
+
+
+def _me() -> str:
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:{os.getuid()}"
+
+
+def _write_down(home: Path, event: str, subject: str, facts: Mapping[str, Any]) -> None:
+    """Write to the home's audit what is about to be done. Where the server holds it, or there is none yet, that is told."""
+    from stillwatch import audit as log
+
+    try:
+        if not (home / "audit" / "log.jsonl").exists():
+            raise Transient("this home has no audit yet")
+        if not ((home / AUDIT_KEY).exists() or os.environ.get(log.KEY_VARIABLE)):
+            raise UsageError(f"{home / AUDIT_KEY}: the key that signs the audit is not there", hint="put it back")
+        with log.Audit(home / "audit", log.load_signer(home / AUDIT_KEY)) as written:
+            written.append(event, _me(), "admin", subject, facts)
+    except log.AuditUnwritable:
+        raise
+    except Transient as e:
+        print(f"not in the audit: {e.message}; who did it stands in the state", file=sys.stderr)
+
+
+def _print_issued(issued: Issued, json_: bool) -> None:
+    secret, known = issued.secret.reveal(), issued.token
+    print(json.dumps({"token": secret, **known.to_dict()}, indent=2) if json_ else secret)
+    print(
+        f"for {known.name}, {known.role}, until {known.expires_at:%Y-%m-%d %H:%M} UTC; not shown again", file=sys.stderr
+    )
+
+
+def _standing(known: Token, now: datetime) -> str:
+    if known.revoked_at:
+        return f"revoked {known.revoked_at:%Y-%m-%d}"
+    return f"{'until' if known.holds(now) else 'expired'} {known.expires_at:%Y-%m-%d}"
+
+
+def _last_use(known: Token) -> str:
+    return f"used {known.last_used_at:%Y-%m-%d %H:%M}" if known.last_used_at else "never used"
 
 
 def _audit_folder(home: Path) -> Path:
