@@ -79,9 +79,9 @@ def verify(home: Path, *, key: Path | None = None, since: Path | None = None, js
 def show(
     home: Path,
     *,
-    event: str = "",
-    subject: str = "",
-    who: str = "",
+    event: str | None = None,
+    subject: str | None = None,
+    who: str | None = None,
     last: int = 50,
     json_: JsonFlag = False,
 ) -> int:
@@ -112,7 +112,7 @@ def show(
     """
     from stillwatch import audit as log
 
-    found = log.select(log.entries(_audit_folder(home)), event, subject, who)
+    found = log.select(log.entries(_audit_folder(home)), event or "", subject or "", who or "")
     for entry in deque(found, last) if last > 0 else found:
         print(json.dumps(entry.plain(), ensure_ascii=False, sort_keys=True) if json_ else _line(entry))
     return 0
