@@ -9,6 +9,7 @@ outlives its end because nobody came to end it. What happened to an action is on
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -139,8 +140,12 @@ class Actions:
         _check_proposals(given, role)
         with self._state.transaction():
             known = self._known_keys(given)
-            new = list({a.key: a for a in given if a.standing is not Standing.UNDONE and a.key not in known}.values())
-            new = [_asking(a, self._least(a, new, role)) for a in new]
+            first: dict[str, Action] = {}
+            for a in given:
+                if a.standing is not Standing.UNDONE and a.key not in known:
+                    first.setdefault(a.key, a)
+            fresh = list(first.values())
+            new = [_asking(a, least) for a, least in zip(fresh, self._least(fresh, role))]
             undone = self._rows("action_id", [a.action_id for a in given if a.standing is Standing.UNDONE])
             reasons = {a.action_id: a.reason for a in given}
             steps = [_proposed(a, doing) for a in new]
@@ -152,22 +157,23 @@ class Actions:
     def _known_keys(self, actions: Sequence[Action]) -> set[str]:
         return {r.action.key for r in self._rows("key", [a.key for a in actions])}
 
-    def _least(self, action: Action, new: Sequence[Action], role: str) -> int:
-        """How many must sign at least, whatever the proposal says."""
-        if action.rung is Rung.SUSPEND and self._suspensions(action.campaign_id, new) > self._bulk:
-            return 2
-        by_person = role != RULE and action.rung is not Rung.OBSERVE
-        return int(by_person or action.rung.height > Rung.VERIFY.height)
+    def _least(self, actions: Sequence[Action], role: str) -> list[int]:
+        """How many must sign each of these at least, whatever the proposal says."""
+        suspensions = self._suspensions(actions)
+        return [
+            2
+            if a.rung is Rung.SUSPEND and suspensions[a.campaign_id] > self._bulk
+            else int((role != RULE and a.rung is not Rung.OBSERVE) or a.rung.height > Rung.VERIFY.height)
+            for a in actions
+        ]
 
-    def _suspensions(self, campaign_id: str, new: Sequence[Action]) -> int:
-        """Suspensions of a campaign that are proposed now, wait, or are in force."""
-        rows = self._state.execute(
-            "SELECT count(*) AS n FROM actions WHERE campaign_id = ? AND rung = 'suspend' "
-            "AND standing IN ('pending', 'due', 'in_force')",
-            campaign_id,
+    def _suspensions(self, proposed: Sequence[Action]) -> Counter[str]:
+        """By campaign, suspensions that are proposed now, wait, or are in force."""
+        mine = Counter(a.campaign_id for a in proposed if a.rung is Rung.SUSPEND and a.standing is not Standing.SHADOW)
+        held = self._rows(
+            "campaign_id", list(mine), "AND rung = 'suspend' AND standing IN ('pending', 'due', 'in_force')"
         )
-        proposed = (a for a in new if a.rung is Rung.SUSPEND and a.standing is not Standing.SHADOW)
-        return int(rows[0]["n"]) + sum(a.campaign_id == campaign_id for a in proposed)
+        return mine + Counter(r.action.campaign_id for r in held)
 
     # Signing
 
