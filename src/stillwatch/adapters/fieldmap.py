@@ -66,9 +66,13 @@ class Mapped:
 
     def batches(self, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
         for records in record_blocks(path, report):
-            chunk = self._chunk(records, path, report)
-            if len(chunk):
-                yield from conform(chunk, report)
+            yield from self.conformed(records, path, report)
+
+    def conformed(self, records: Records, path: Path, report: Report) -> Iterator[pa.RecordBatch]:
+        """Canonical batches of these records, wherever they come from; messages name ``path`` and the records' numbers."""
+        chunk = self._chunk(records, path, report)
+        if len(chunk):
+            yield from conform(chunk, report)
 
     def _map_of(self, record: Record) -> FieldMap | None:
         return next((m for m in self.maps if m.match(record)), None)

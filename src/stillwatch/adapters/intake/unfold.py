@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from stillwatch.adapters.intake.dig import unjson
@@ -16,8 +18,12 @@ INFERENCES = {"chat", "generate_content", "text_completion", "completion", "resp
 INFERENCE_EVENT = "gen_ai.client.inference.operation.details"
 _INDEXED = re.compile(
     r"^(gen_ai\.prompt|gen_ai\.completion|llm\.input_messages|llm\.output_messages|llm\.tools|llm\.request\.functions)"
-    r"\.(\d+)\.(.+)$"
+    r"\.(\d{1,6})\.(.+)$"
 )
+_WHOLE = re.compile(r"-?[0-9]{1,20}\Z")
+_ODD_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""What JSON of protobuf writes for numbers that JSON lacks."""
+NO_INFERENCE = "spans or log records that are no inference, passed over"
 
 
 def one(record: Record, report: Report, place: str) -> Iterator[Record]:
@@ -42,7 +48,7 @@ def _inference(flat: Record, report: Report, place: str) -> Iterator[Record]:
     if is_inference(flat):
         yield flat
     else:
-        report.note("spans or log records that are no inference, passed over", 1, place)
+        report.note(NO_INFERENCE, 1, place)
 
 
 def is_inference(flat: Record) -> bool:
@@ -65,10 +71,13 @@ def _leaves(record: Record, outer: str, middle: str, inner: str) -> Iterator[tup
                 yield shared, leaf
 
 
+def field_of(node: Record, name: str) -> Any:
+    """A field in either spelling JSON of protobuf allows."""
+    return node.get(name, node.get(_snake(name)))
+
+
 def _items(node: Record, name: str) -> Iterator[Record]:
-    """A repeated field in either spelling JSON of protobuf allows."""
-    snake = re.sub(r"([A-Z])", lambda m: f"_{m[1].lower()}", name)
-    value = node.get(name, node.get(snake))
+    value = field_of(node, name)
     for item in value if isinstance(value, list) else ():
         if isinstance(item, dict):
             yield item
@@ -89,13 +98,13 @@ def value_of(value: Any) -> Any:
         return value if not isinstance(value, dict) else None
     kind, inner = next(iter(value.items()))
     kind = kind.replace("_", "").lower()
-    if kind == "arrayvalue":
-        return [value_of(v) for v in (inner or {}).get("values", [])]
-    if kind == "kvlistvalue":
-        return attributes((inner or {}).get("values", []))
+    if kind in ("arrayvalue", "kvlistvalue"):
+        values = inner.get("values") if isinstance(inner, dict) else None
+        values = values if isinstance(values, list) else []
+        return [value_of(v) for v in values] if kind == "arrayvalue" else attributes(values)
     if kind == "intvalue":
-        return int(inner) if str(inner).lstrip("-").isdigit() else None
-    return inner
+        return int(inner) if _WHOLE.match(str(inner)) else None
+    return _ODD_NUMBERS.get(inner, inner) if kind == "doublevalue" and isinstance(inner, str) else inner
 
 
 def _gathered(flat: Record) -> Record:
@@ -134,10 +143,11 @@ def _of_log(resource: Record, log: Record) -> Record:
 
 
 def _prefixed(prefix: str, node: Record, names: Iterable[str]) -> Record:
-    found = {f"{prefix}.{name}": node.get(name, node.get(_snake(name))) for name in names}
+    found = {f"{prefix}.{name}": field_of(node, name) for name in names}
     return {name: value for name, value in found.items() if value not in (None, "", "0", 0)}
 
 
+@cache
 def _snake(name: str) -> str:
     return re.sub(r"([A-Z])", lambda m: f"_{m[1].lower()}", name)
 
