@@ -49,7 +49,7 @@ class Rules:
     """
 
     smallest: int = 8
-    act: float = 3.2
+    act: float = 2.0
     unread: float = 2.0
     worth: float = -1.0
     practising: float = 0.2
@@ -60,7 +60,7 @@ class Rules:
     coordination_bits: float = 16.0
     extraction_bits: float = 3.0
     concealment_bits: float = 2.0
-    q_value: float = 0.1
+    q_value: float = 0.2
     cover: float = 0.15
     lift: float = 3.0
 
