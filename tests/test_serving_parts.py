@@ -40,13 +40,13 @@ def test_what_is_given_goes_over_the_file(tmp_path: Path) -> None:
 
 
 def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
-    file = written(tmp_path, 'port = 70000\nhots = "x"\nintake_threads = 0\nlog_level = "loud"\nbody_bytes = true\n')
+    file = written(tmp_path, 'port = 70000\nhots = "x"\nintake_threads = 0\nlog_level = "loud"\nretry_after_s = true\nmaps = "x"\n')
     with pytest.raises(UsageError) as told:
         settings.load(file)
     said = str(told.value)
     for fault in (
         "port must be at most 65535", "unknown setting 'hots'", "intake_threads must be at least 1",
-        "log_level must be one of", "body_bytes must be int, not bool", str(file),
+        "log_level must be one of", "retry_after_s must be int, not bool", "maps must be a list of texts", str(file),
     ):  # fmt: skip
         assert fault in said
 

@@ -44,9 +44,9 @@ def serve(
         stillwatch serve home
         stillwatch serve home --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
 
-    Makes the home folder if it is not there, with keys of its own and a token for an
-    administrator, and runs until SIGTERM or Ctrl-C. Logs are JSON lines on stderr.
-    docs/serving.md tells how to connect a gateway.
+    Makes the home folder if it is not there, with keys of its own, and runs until SIGTERM
+    or Ctrl-C. Logs are JSON lines on stderr. stillwatch token new makes tokens for people
+    and gateways; docs/serving.md tells how to connect them.
 
     Exit codes: 0 stopped; 2 a setting is wrong; 5 the home or the port is in use.
 
@@ -57,7 +57,7 @@ def serve(
     config
         Settings (TOML) instead of serve.toml in the home.
     policy
-        Policy (TOML) instead of policy.toml in the home; with neither nothing is proposed.
+        Policy (TOML) instead of policy.toml in the home; with neither the default one is in shadow, and nothing is done.
     key
         File with the secret for keyed hashes; else the variable STILLWATCH_KEY, else keys/privacy.key in the home.
     host
@@ -188,10 +188,10 @@ def doctor(home: Path, *, config: Path | None = None, key: Path | None = None, j
     json_
         Print the lines as JSON.
     """
-    from stillwatch.serving import doctor as examination
+    from stillwatch.serving.doctor import examine
     from stillwatch.serving.home import Home
 
-    checks = examination.examine(Home(home), config, key)
+    checks = examine(Home(home), config, key)
     if json_:
         print(json.dumps([c.to_dict() for c in checks], indent=2))
     else:

@@ -24,9 +24,10 @@ from typing import IO, Any
 import pyarrow as pa
 
 from stillwatch import __version__
+from stillwatch.audit import public_key, verify
 from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.serving.home import Home
-from stillwatch.store.copies import copy_database, faults_of
+from stillwatch.store.copies import copy_database, faults_of, raise_numbers
 from stillwatch.store.state import atomic
 
 FORMAT = 1
@@ -84,6 +85,7 @@ def restore(file: Path, home: Home, *, force: bool = False) -> Copy:
         try:
             manifest = _unpack(file, compression, staging)
             _check_databases(staging, file)
+            _check_audit(staging, file)
             _put_in_place(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -121,8 +123,19 @@ def _copy(home: Home, folder: Path) -> None:
     for name in PLAIN:
         if (home.folder / name).exists():
             shutil.copyfile(home.folder / name, folder / name)
+    if home.appeals.exists():
+        shutil.copytree(home.appeals, folder / home.appeals.name, ignore=shutil.ignore_patterns(".*"))
     if home.audit.exists():
         _copy_audit(home.audit, folder / home.audit.name)
+    _keep_numbers(folder)
+
+
+def _keep_numbers(folder: Path) -> None:
+    """Have the copied spool give no number to a new batch that the watch, copied after it, takes for one it has judged."""
+    marks = folder / "watch" / "marks.json"
+    if marks.exists() and (folder / "spool.db").exists():
+        told = json.loads(marks.read_text(encoding="utf-8"))
+        raise_numbers(folder / "spool.db", "batches", max(int(told[name]) for name in ("settled", "newest")))
 
 
 def _copy_still(source: Path, target: Path, closing: str) -> None:
@@ -281,6 +294,14 @@ def _check_databases(folder: Path, file: Path) -> None:
     for database in sorted(folder.glob("*.db")):
         if found := faults_of(database):
             raise Terminal(f"{file}: {database.name} is damaged: {found[0]}", hint="take another backup")
+
+
+def _check_audit(folder: Path, file: Path) -> None:
+    """Terminal where the audit is not what was signed, by the key that lies beside it."""
+    audit = folder / "audit"
+    if audit.exists() and not (found := verify(audit, public_key(audit))).is_sound:
+        what = found.faults[0].what
+        raise Terminal(f"{file}: the audit in it is not what was signed: {what}", hint="take another backup")
 
 
 def _put_in_place(staging: Path, target: Path) -> None:

@@ -51,6 +51,19 @@ class Home:
         return self.folder / "policy.toml"
 
     @property
+    def privacy_key(self) -> Path:
+        return self.folder / "keys" / "privacy.key"
+
+    @property
+    def audit_key(self) -> Path:
+        return self.folder / "keys" / "audit.key"
+
+    @property
+    def appeals(self) -> Path:
+        """Texts of appeals, named by their SHA-256."""
+        return self.folder / "appeals"
+
+    @property
     def lock(self) -> Path:
         return self.folder / ".serve.lock"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stillwatch.errors import UsageError
+from stillwatch.serving.bodies import Limits as Bodies
 from stillwatch.serving.gateways import Wiring
 from stillwatch.serving.judging import Terms
 from stillwatch.spool import Limits
@@ -32,7 +33,6 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8620
     public_url: str = ""
-    body_bytes: int = 32 << 20
     intake_threads: int = 2
     intake_waiting: int = 32
     retry_after_s: int = 5
@@ -41,6 +41,8 @@ class Settings:
     disk_free_bytes: int = 1 << 30
     stop_within_s: float = 20.0
     log_level: str = "info"
+    maps: tuple[str, ...] = ()
+    bodies: Bodies = field(default_factory=Bodies)
     gateway: Wiring = field(default_factory=Wiring)
     spool: Limits = field(default_factory=Limits)
     judge: Terms = field(default_factory=Terms)
@@ -54,7 +56,6 @@ MEANINGS: Mapping[str, str] = {
     "host": "address to listen on; anything but this machine's own needs TLS or a proxy that has it",
     "port": "TCP port to listen on; 0 takes a free one and logs it",
     "public_url": "where customers reach the server; appeals and statements link there, and nothing is linked where it is empty",
-    "body_bytes": "largest request body as sent, in bytes; a larger one is answered 413",
     "intake_threads": "threads that read, fingerprint and store what comes in",
     "intake_waiting": "bodies that may wait for such a thread; one more is answered 503",
     "retry_after_s": "seconds a sender is asked to wait after a 503",
@@ -63,9 +64,15 @@ MEANINGS: Mapping[str, str] = {
     "disk_free_bytes": "free bytes on the home's disk below which an alarm is raised",
     "stop_within_s": "seconds that requests under way may take to end when the server stops",
     "log_level": "least severe line that is logged: debug, info, warning or error",
+    "maps": "field maps (TOML) of your own, tried before ours on what comes in at /ingest/litellm and over OTLP",
 }
 
 TABLES: Mapping[str, Mapping[str, str]] = {
+    "bodies": {
+        "body_bytes": "largest body as sent, in bytes; a larger one is answered 413",
+        "inflated_bytes": "largest body once inflated, in bytes; a larger one is answered 413",
+        "records": "most records in one body; more are answered 413",
+    },
     "gateway": {
         "account_header": "header in which the gateway names the account, set by it over whatever a client sent",
         "key_header": "header with the SHA-256, in hex, of the key that was used",
@@ -101,7 +108,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 """Keys of the tables, with a line on each. The judge's key is the server's, and no setting."""
 
 LEAST: Mapping[str, float] = {
-    "port": 0, "body_bytes": 1024, "intake_threads": 1, "intake_waiting": 0, "retry_after_s": 1,
+    "port": 0, "intake_threads": 1, "intake_waiting": 0, "retry_after_s": 1,
     "loop_every_s": 0.05, "stale_after_s": 1, "disk_free_bytes": 0, "stop_within_s": 0,
 }  # fmt: skip
 MOST: Mapping[str, float] = {"port": 65535, "intake_threads": 64, "retry_after_s": 3600, "loop_every_s": 3600}
@@ -121,7 +128,8 @@ def load(path: Path | None, **given: Any) -> Settings:
     if faults:
         where = "the command line" if path is None else str(path)
         raise UsageError(f"{where}: " + "; ".join(faults), hint="docs/serving.md has a line on each setting")
-    return Settings(**raw, **made)
+    plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in raw.items()}
+    return Settings(**plain, **made)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -136,6 +144,9 @@ def _faults(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, value in raw.items():
         if name not in usual:
             yield f"unknown setting {name!r} (known: {', '.join((*usual, *(f'[{t}]' for t in TABLES)))})"
+        elif isinstance(usual[name], tuple):
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                yield f"{name} must be a list of texts"
         elif not _fits(value, usual[name]):
             yield f"{name} must be {type(usual[name]).__name__}, not {type(value).__name__}"
         elif name in LEAST and value < LEAST[name]:
@@ -148,7 +159,7 @@ def _faults(raw: Mapping[str, Any]) -> Iterator[str]:
 
 def _table(name: str, raw: Any, faults: list[str]) -> Any:
     """The noun that a table sets up; what is wrong goes to ``faults``, and the default stands in."""
-    usual = {"gateway": Wiring, "spool": Limits, "judge": Terms}[name]()
+    usual = {"bodies": Bodies, "gateway": Wiring, "spool": Limits, "judge": Terms}[name]()
     if not isinstance(raw, dict):
         faults.append(f"{name} must be a table, [{name}]")
         return usual

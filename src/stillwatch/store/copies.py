@@ -25,6 +25,18 @@ def copy_database(source: Path, target: Path) -> None:
         raise Terminal(f"{source}: cannot be copied: {e}", hint="stillwatch doctor says more") from e
 
 
+def raise_numbers(path: Path, table: str, least: int) -> None:
+    """Have the next row of an AUTOINCREMENT table get a number above ``least``. Terminal where the file cannot be written."""
+    try:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(
+                "INSERT INTO sqlite_sequence SELECT ?1, 0 WHERE ?1 NOT IN (SELECT name FROM sqlite_sequence)", (table,)
+            )
+            db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (least, table))
+    except sqlite3.Error as e:
+        raise Terminal(f"{path}: cannot be written: {e}") from e
+
+
 def faults_of(path: Path, *, quick: bool = False) -> list[str]:
     """What SQLite finds wrong with a file, nothing where it is sound; ``quick`` leaves the indexes out."""
     try:

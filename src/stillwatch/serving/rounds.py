@@ -1,0 +1,237 @@
+"""The loop that turns judgements into actions, and the clock into beginnings and ends.
+
+A round reads a new result if there is one, asks the policy, proposes, ends what has run out, begins what is due, and puts what is
+in force into the table that gateways are answered from. Each of these may fail alone: it is counted, logged and an alarm is
+raised, the others go on, and nothing that failed has changed what is in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from stillwatch.actions import LIVING
+from stillwatch.adapters import read_accounts
+from stillwatch.audit import AuditUnwritable
+from stillwatch.errors import StillwatchError, Transient
+from stillwatch.policy import Policy, Traffic, decide
+from stillwatch.serving import newest, snapshot
+from stillwatch.serving.decisions import Table
+from stillwatch.serving.lines import say
+from stillwatch.serving.services import Desk, Services, derived
+from stillwatch.store.state import Judgement
+from stillwatch.types import Action, InForce, Rung, Standing
+
+
+@dataclass(slots=True)
+class Faults:
+    """What went wrong in a round, by the part it went wrong in."""
+
+    found: dict[str, Exception] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Go on after any error of this part."""
+        try:
+            yield
+        except Exception as e:  # a loop that must survive: kept, logged, counted
+            self.found[part] = e
+
+
+@dataclass(slots=True)
+class Loop:
+    """Rounds over the services. ``decided`` is the result and the policy that were decided on last."""
+
+    services: Services
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    decided: tuple[object, object] | None = None
+    written: Table | None = None
+    judged_at: float = field(default_factory=time.monotonic)
+
+    async def forever(self) -> None:
+        """A round every ``loop_every_s``, sooner when woken, until cancelled."""
+        while True:
+            await self.round()
+            self.services.wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.services.wake.wait(), self.services.settings.loop_every_s)
+
+    async def round(self) -> Faults:
+        """One round; what went wrong in it."""
+        began, faults = time.perf_counter(), Faults()
+        with faults.of("results"):
+            await self._read()
+        with faults.of("desk"):
+            await self.services.clerk.do(self._at_desk, faults)
+        with faults.of("figures"):
+            self._look()
+        self._tell(faults, time.perf_counter() - began)
+        return faults
+
+    # Reading
+
+    async def _read(self) -> None:
+        """The newest result, if it is another one than that we have."""
+        services = self.services
+        there = newest.mark(services.home.results)
+        if there is None or (services.result is not None and there == services.result.mark):
+            return
+        with suppress(Transient):  # replaced while it was read: the next round reads it
+            services.result = await services.readers.run(newest.read, services.home.results)
+            self.judged_at = time.monotonic()
+            say(logging.INFO, "new judgement", campaigns=len(services.result.campaigns) if services.result else 0)
+
+    # At the desk
+
+    def _at_desk(self, desk: Desk, faults: Faults) -> None:
+        """All that needs the state, in one go."""
+        now = self.clock()
+        with faults.of("policy"):
+            self._decide(desk, now)
+        with faults.of("expire"):
+            desk.actions.expire(now)
+        with faults.of("start"):
+            started = desk.actions.start_due(now)
+            self._say_started(started)
+        with faults.of("table"):
+            self._replace(desk, now)
+
+    def _decide(self, desk: Desk, now: datetime) -> None:
+        """Propose what the policy wants by the newest result: when either is new, when a judgement is, and every hour."""
+        services = self.services
+        # A judgement that failed, or is old, raises no rung: then nothing but undoing is decided.
+        policy = services.policy.now() if self._is_trusted(now) else Policy(rules=())
+        judgements = desk.state.judgements()
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        basis = (services.result and services.result.mark, (policy, len(judgements), _latest(judgements), hour))
+        if services.result is None or basis == self.decided:
+            return
+        known = desk.actions.known(now)
+        told = services.result.newest(a.account_id for a in known if a.standing in LIVING)
+        proposed = decide(policy, told, known, judgements, traffic_of(services), now, services.seed)
+        new = desk.actions.propose(proposed)
+        self.decided = basis
+        for rung, count in Counter(a.rung for a in new).items():
+            services.metrics.add("stillwatch_actions_proposed_total", count, rung=rung)
+        if proposed:
+            undone = sum(a.standing is Standing.UNDONE for a in proposed)
+            say(logging.INFO, "decided", proposed=len(new), undone=undone)
+
+    def _is_trusted(self, now: datetime) -> bool:
+        """Whether the last judgement is one to act by: the judge is well, and has looked not long ago."""
+        if self.services.judging is None:
+            return True
+        status = self.services.judging.status()
+        if status.status == "failed" or status.judged is None:
+            return False
+        return (now - status.judged).total_seconds() <= self.services.settings.stale_after_s
+
+    def _say_started(self, started: list[Action]) -> None:
+        if started:
+            say(logging.INFO, "begun", actions=len(started), rungs=dict(Counter(str(a.rung) for a in started)))
+
+    def _replace(self, desk: Desk, now: datetime) -> None:
+        """What is in force, into the table, and on disk if it has changed."""
+        services = self.services
+        held = {who: with_appeal(services, h) for who, h in desk.actions.in_force(now).items()}
+        table = Table(accounts=held, shadows=desk.actions.shadows(now))
+        services.decisions.replace(table)
+        by_rung = Counter(h.rung for h in held.values())
+        services.metrics.only("stillwatch_in_force", "rung", {str(r): by_rung[r] for r in Rung})
+        standing = Counter(str(a.standing) for a in desk.actions.standing())
+        services.metrics.only("stillwatch_actions", "standing", standing)
+        if table != self.written:
+            self._write(table, now)
+
+    def _write(self, table: Table, now: datetime) -> None:
+        services = self.services
+        try:
+            snapshot.save(services.home.in_force, table, now, derived(services.privacy, "in force"))
+        except StillwatchError as e:
+            services.alarm("snapshot_failing", e.message)
+            raise
+        self.written = table
+        services.alarm("snapshot_failing", "")
+
+    # Looking
+
+    def _look(self) -> None:
+        """Alarms that need no state."""
+        services = self.services
+        free = shutil.disk_usage(services.home.folder).free
+        services.metrics.put("stillwatch_disk_free_bytes", free)
+        low = free < services.settings.disk_free_bytes
+        services.alarm("disk_low", f"{free:,} bytes are free" if low else "")
+        services.alarm("policy_unreadable", services.policy.fault)
+        fault = services.audit.fault
+        services.alarm("audit_failing", fault.message if fault else "")
+        self._look_at_judge()
+
+    def _look_at_judge(self) -> None:
+        services, judging = self.services, self.services.judging
+        if judging is None:
+            return
+        status, seen = judging.status(), judging.overseen()
+        services.metrics.put("stillwatch_judge_running", seen.alive)
+        failed = status.status == "failed" or (not seen.alive and seen.deaths > 0)
+        services.alarm("judge_failing", (status.error or "its process has ended") if failed else "")
+        age = judgement_age_s(services, self.clock())
+        services.metrics.put("stillwatch_judgement_age_seconds", age)
+        # Nothing to judge is no fault: only rows that wait for a judgement make an old one stale.
+        stale = max(age, time.monotonic() - self.judged_at) if age < 0 else age
+        waits = status.judged is None or services.metrics.total("stillwatch_ingest_rows_total") > 0
+        is_stale = waits and stale > services.settings.stale_after_s
+        services.alarm("judgement_stale", f"the last judgement is {stale:.0f} s old" if is_stale else "")
+
+    def _tell(self, faults: Faults, seconds: float) -> None:
+        services, outcome = self.services, "failed" if faults.found else "good"
+        services.metrics.add("stillwatch_loop_runs_total", outcome=outcome)
+        services.metrics.took("stillwatch_loop_seconds", seconds, outcome=outcome)
+        services.alarm("loop_failing", "; ".join(f"{part}: {_why(e)}" for part, e in faults.found.items()))
+        if any(isinstance(e, AuditUnwritable) for e in faults.found.values()):
+            services.alarm("audit_failing", "the last entry could not be written")
+        for part, error in faults.found.items():
+            say(logging.ERROR, "a part of the loop failed", error=error, part=part)
+
+
+def traffic_of(services: Services) -> Traffic:
+    """What the policy may know of accounts beside the findings: how many exchanges in all, and declared organisations."""
+    declared = [services.spool.accounts()]
+    if services.settings.judge.accounts is not None:
+        declared.insert(0, read_accounts(services.settings.judge.accounts)[0])
+    organisations = {
+        r["account_id"]: r["org_id"]
+        for table in declared
+        if "org_id" in table.column_names
+        for r in table.select(["account_id", "org_id"]).to_pylist()
+        if r["org_id"]
+    }
+    return Traffic(total=services.result.exchanges if services.result else 0, organisations=organisations)
+
+
+def with_appeal(services: Services, held: InForce) -> InForce:
+    """What is in force, with where its account may appeal: the policy's own page, else ours."""
+    if held.settings.get("appeal_url"):
+        return held
+    url = services.appeal_url(held.action_id)
+    return replace(held, settings={**held.settings, "appeal_url": url}) if url else held
+
+
+def judgement_age_s(services: Services, now: datetime) -> float:
+    """Seconds since the last result was written, -1 where there is none."""
+    return max(0.0, (now - services.result.finished).total_seconds()) if services.result else -1.0
+
+
+def _latest(judgements: Mapping[str, Judgement]) -> datetime | None:
+    return max((j.at for j in judgements.values()), default=None)
+
+
+def _why(error: Exception) -> str:
+    return error.message if isinstance(error, StillwatchError) else type(error).__name__

@@ -1,0 +1,237 @@
+"""What the handlers work with: opened in one order, closed in the reverse one.
+
+The state, and the actions in it, belong to one thread, the desk's; whoever wants something of them hands it a call. What answers
+gateways is memory alone, and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from stillwatch.actions import Actions
+from stillwatch.audit import Audit
+from stillwatch.errors import StillwatchError, Terminal
+from stillwatch.notes import load_signer
+from stillwatch.privacy import KEY_VARIABLE, Privacy
+from stillwatch.secret import secret_from
+from stillwatch.serving import snapshot
+from stillwatch.serving.access import Access, Caller
+from stillwatch.serving.decisions import Decisions
+from stillwatch.serving.gateways import Gate
+from stillwatch.serving.home import Home
+from stillwatch.serving.judging import Judging
+from stillwatch.serving.lines import say
+from stillwatch.serving.metrics import ALARMS, Metrics
+from stillwatch.serving.newest import Result
+from stillwatch.serving.pool import Pool
+from stillwatch.serving.settings import Settings
+from stillwatch.serving.standing_policy import StandingPolicy
+from stillwatch.spool import Spool
+from stillwatch.store.state import State
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DESK_WAITING, READERS, READS_WAITING = 200, 2, 100
+"""Calls that may wait for the desk; threads that read for people, and calls that may wait for those."""
+KNOWN_GATEWAYS = 1000
+
+
+@dataclass(slots=True)
+class Desk:
+    """The state and the actions in it, as the one thread that has them sees them."""
+
+    state: State
+    actions: Actions
+
+
+class Clerk:
+    """The one thread that has the desk."""
+
+    def __init__(self, path: Path, audit: Audit, bulk_suspend: int) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="desk")
+        self._pool = Pool("desk", 1, DESK_WAITING, 1.0, executor=self._executor)
+        self._desk = self._executor.submit(self._make, path, audit, bulk_suspend).result()
+
+    def _make(self, path: Path, audit: Audit, bulk_suspend: int) -> Desk:
+        state = State(path)
+        return Desk(state, Actions(state, audit, bulk_suspend=bulk_suspend))
+
+    async def do(self, call: Callable[Concatenate[Desk, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``call`` returns or raises, given the desk; Transient where too many wait for it."""
+        return await self._pool.run(call, self._desk, *args, **kwargs)
+
+    def do_now(self, call: Callable[Concatenate[Desk, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As ``do``, for who is not in an event loop."""
+        return self._executor.submit(call, self._desk, *args, **kwargs).result()
+
+    def close(self) -> None:
+        """Finish what waits, and close the state."""
+        self.do_now(lambda desk: desk.state.close())
+        self._executor.shutdown(wait=True)
+
+
+REMEMBERED_S = 900.0
+"""How long a gateway is let in by what was last known of its token, while the state cannot be read, in seconds."""
+
+
+class Gateways:
+    """The tokens of gateways. While the state cannot be read, one that held shortly before still does: a broken disk is no
+    reason to leave customers without an answer, and what is told is only what is in force."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._known: dict[bytes, tuple[Caller, float]] = {}
+
+    def who(self, authorization: str) -> Caller | None:
+        """As ``Access.who``; its error only where nothing is remembered."""
+        mark = hashlib.sha256(authorization.encode("utf-8", "surrogateescape")).digest()
+        try:
+            caller = self._access.who(authorization)
+        except StillwatchError:
+            known = self._known.get(mark)
+            if known is None or time.monotonic() - known[1] > REMEMBERED_S:
+                raise
+            return known[0]
+        if caller is None:
+            self._known.pop(mark, None)
+        elif len(self._known) < KNOWN_GATEWAYS or mark in self._known:
+            self._known[mark] = (caller, time.monotonic())
+        return caller
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything a handler may need. ``result`` is the last judgement that was read, None before the first."""
+
+    home: Home
+    settings: Settings
+    privacy: Privacy
+    metrics: Metrics
+    audit: Audit
+    access: Access
+    gateways: Gateways
+    clerk: Clerk
+    spool: Spool
+    decisions: Decisions
+    gate: Gate
+    policy: StandingPolicy
+    intake: Pool
+    readers: Pool
+    judging: Judging | None = None
+    result: Result | None = None
+    is_ready: bool = False
+    draining: bool = False
+    alarms: dict[str, str] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have the loop look now."""
+
+    @property
+    def seed(self) -> bytes:
+        """What the policy's chances are drawn from: the same after a restart, and nobody else's to tell."""
+        return derived(self.privacy, "policy")
+
+    def alarm(self, name: str, why: str) -> None:
+        """Raise an alarm, or with no ``why`` let it go."""
+        if name not in ALARMS:
+            raise KeyError(name)
+        if why:
+            self.alarms[name] = why
+        else:
+            self.alarms.pop(name, None)
+        self.metrics.put("stillwatch_alarm", bool(why), alarm=name)
+
+    def appeal_token(self, case: str) -> str:
+        """What shows that an appeal against a case comes from whom the case was told to."""
+        return hmac.digest(derived(self.privacy, "appeal"), case.encode(), hashlib.sha256).hex()[:32]
+
+    def appeal_url(self, case: str) -> str:
+        """Where the account of a case appeals with us, empty where we cannot be reached by customers."""
+        base = self.settings.public_url.rstrip("/")
+        return f"{base}/appeals?case={case}&token={self.appeal_token(case)}" if base else ""
+
+
+def privacy_of(home: Home, key: Path | None) -> tuple[Privacy, Path | None]:
+    """The secret for keyed hashes, and its file, None where it is in the environment: ``key``, else the variable, else the
+    home's own, made at the first start."""
+    if key is None and os.environ.get(KEY_VARIABLE, "").strip():
+        return Privacy.load(None), None
+    file = key or home.privacy_key
+    if key is None and not file.exists():
+        _make_key(file)
+    secret_from(file)
+    return Privacy.load(file), file
+
+
+def _make_key(file: Path) -> None:
+    """A new secret in ``file``, whole or not at all, for its owner alone; one that is there meanwhile stands."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        with os.fdopen(handle, "w", encoding="ascii") as made:
+            made.write(secrets.token_urlsafe(32) + "\n")
+            made.flush()
+            os.fsync(made.fileno())
+        with suppress(FileExistsError):
+            os.link(name, file)
+        os.unlink(name)
+    except OSError as e:
+        raise Terminal(f"{file}: the key cannot be written: {e.strerror}", hint=f"or give one in {KEY_VARIABLE}") from e
+
+
+def derived(privacy: Privacy, purpose: str) -> bytes:
+    """A secret of 16 bytes for one purpose of the server."""
+    return privacy.keys(f"serving {purpose}").tobytes()
+
+
+@contextmanager
+def opened(
+    home: Home, settings: Settings, *, policy: Path | None = None, key: Path | None = None, judge: bool = True
+) -> Iterator[Services]:
+    """All services over a home, which is made if need be and held until the end; what was in force is known before all else.
+
+    UsageError or Terminal where something of the home cannot be used, Transient where another server has it.
+    """
+    with ExitStack() as closing:
+        closing.enter_context(home.made().held())
+        privacy, key_file = privacy_of(home, key)
+        decisions, metrics = Decisions(alarm=lambda text: say(logging.WARNING, text)), Metrics()
+        known = snapshot.load(home.in_force, derived(privacy, "in force"))
+        decisions.replace(known.table, stale=bool(known.faults))
+        audit = closing.enter_context(Audit(home.audit, load_signer(home.audit_key)))
+        standing = StandingPolicy(policy or home.policy, is_named=policy is not None)
+        clerk = Clerk(home.state, audit, standing.now().bulk.suspend)
+        closing.callback(clerk.close)
+        tokens = closing.enter_context(State(home.state))
+        spool = closing.enter_context(Spool(home.spool, settings.spool))
+        intake = Pool("intake", settings.intake_threads, settings.intake_waiting, settings.retry_after_s)
+        readers = Pool("reader", READERS, READS_WAITING, settings.retry_after_s)
+        closing.callback(readers.close)
+        closing.callback(intake.close)
+        access = Access(tokens)
+        services = Services(
+            home, settings, privacy, metrics, audit, access, Gateways(access), clerk, spool, decisions,
+            Gate(decisions, settings.gateway), standing, intake, readers,
+        )  # fmt: skip
+        closing.callback(services.access.write_uses)
+        for name in ALARMS:
+            services.alarm(name, "")
+        services.alarm("snapshot_failing", "; ".join(known.faults))
+        if judge:
+            services.judging = Judging(home, replace(settings.judge, key=key_file))
+            closing.callback(services.judging.stop, within_s=settings.stop_within_s)
+            services.judging.start()
+        yield services
