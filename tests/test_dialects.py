@@ -38,8 +38,7 @@ def held(rung: Rung, **settings: Any) -> InForce:
         ("/v1/completions", {}, "openai_chat"),
         ("/v1/responses", {}, "openai_responses"),
         ("/v1/responses/resp_1/cancel", {}, "openai_responses"),
-        ("/v1/chat/completions", {"x-stillwatch-dialect": "vllm"}, "vllm"),
-        ("/v1/chat/completions", {"x-stillwatch-dialect": "klingon"}, "openai_chat"),
+        ("/v1/chat/completions", {"x-stillwatch-dialect": "anthropic"}, "openai_chat"),
         ("/v1/chat/completions", {"anthropic-version": "2023-06-01"}, "openai_chat"),
     ],
 )
@@ -56,7 +55,9 @@ def test_the_usual_dialect_stands_for_paths_that_are_several() -> None:
 
 def test_only_what_is_posted_to_a_model_is_a_request() -> None:
     assert is_request("/v1/messages?beta=true") and is_request("/v1/chat/completions/")
-    assert not any(map(is_request, ("/v1/messages/batches", "/v1/files", "/v1/responses/resp_1", "/v1/embeddings", "/")))
+    assert not any(
+        map(is_request, ("/v1/messages/batches", "/v1/files", "/v1/responses/resp_1", "/v1/embeddings", "/"))
+    )
 
 
 def refused(rung: Rung, dialect: str, credential: str = "api_key", **settings: Any) -> Any:
@@ -124,7 +125,9 @@ def test_who_passes_has_headers_that_say_so() -> None:
 
 @given(st.text(max_size=60))
 def test_nothing_can_break_out_of_a_header(text: str) -> None:
-    hostile = InForce(text, Rung.SUSPEND, text, text, NOW + timedelta(hours=1), {"appeal_url": text, "verification_url": text})
+    hostile = InForce(
+        text, Rung.SUSPEND, text, text, NOW + timedelta(hours=1), {"appeal_url": text, "verification_url": text}
+    )
     answer = answer_request(hostile, "openai_chat", NOW, Usage(Buckets()))
     assert answer is not None
     said = told(answer, hostile, "openai_chat", text)

@@ -14,11 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stillwatch.responders import DIALECTS, Answer
+from stillwatch.responders import Answer
 from stillwatch.types import InForce
-
-SAID_IN = "x-stillwatch-dialect"
-"""Header by which a gateway may name the dialect: nothing in a request tells vLLM's from OpenAI's."""
 
 REQUESTS = {
     "/messages": "anthropic",
@@ -34,15 +31,15 @@ WITHIN = {"/messages/": "anthropic", "/responses/": "openai_responses"}
 
 
 def dialect_of(path: str, headers: Mapping[str, str], usual: str = "openai_chat") -> str:
-    """The dialect of a request: as a gateway said, else by its path, its headers (names in lower case), else ``usual``."""
-    said = headers.get(SAID_IN, "")
-    if said in DIALECTS:
-        return said
+    """The dialect of a request: by its path, else by its headers (names in lower case), else ``usual``.
+
+    Nothing in a request tells vLLM's from OpenAI's, and no header is asked: a client could choose which fields are rewritten.
+    """
     path = path.partition("?")[0].rstrip("/")
     spoken = _posted(path) or next((d for part, d in WITHIN.items() if part in path), "")
     if not spoken and "anthropic-version" in headers:
         return "anthropic"
-    # vLLM speaks on OpenAI's paths: there the operator knows better than the path.
+    # On OpenAI's paths the operator knows whether it is vLLM that speaks.
     return usual if not spoken or (spoken == "openai_chat" and usual == "vllm") else spoken
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from stillwatch.responders import DIALECTS, Bucket, Usage, ladder
+from stillwatch.serving.decisions import HEIGHTS
 from stillwatch.serving.dialects import Told
 from stillwatch.serving.gateways import EMPTY, FULL, App, Caller, Gate, Receive, Scope, Send, hashed, respond
 from stillwatch.serving.gateways.edits import LITELLM, edits
@@ -76,10 +77,11 @@ def _refusals(gate: Gate, held: InForce, dialect: str, asked: Mapping[str, str],
 
     takes = asked.get("take") == "1"
     refusal = verdict(gate.bucket if takes else FULL, counts=takes)
-    if held.rung.height < Rung.THROTTLE.height or verdict(FULL) is not None:
+    at_the_limit = verdict(EMPTY)
+    if at_the_limit is None or verdict(FULL) is not None:
         return {"refusal": refusal}
-    pace = ladder()[Rung.THROTTLE.height].setting(held.settings, "requests_per_minute")
-    return {"refusal": refusal, "requests_per_minute": float(pace), "at_the_limit": verdict(EMPTY)}
+    pace = ladder()[HEIGHTS[Rung.THROTTLE]].setting(held.settings, "requests_per_minute")
+    return {"refusal": refusal, "requests_per_minute": float(pace), "at_the_limit": at_the_limit}
 
 
 def _plain(refused: Told | None) -> dict[str, Any] | None:
