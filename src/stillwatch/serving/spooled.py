@@ -2,10 +2,9 @@
 
 Rules that keep it right. A row is new until the state of the replay (decision 0006) holds it, so whatever was read of the spool
 and not saved is read again; ``marks.json`` says up to which batch all rows are in the state, and is written after it. Names are
-kept beside the state before the rows that bear them may be forgotten: the state holds keyed hashes of names only, and the
-numbering of accounts, the names of campaigns and the results all go by names. They are kept here and not in the spool because
-the judge writes them with what it has judged, while the spool belongs to what takes traffic in. No content is in them, and
-``results`` says the same names.
+kept beside the state, and are on disk before it: the state holds keyed hashes of names only, while the order of accounts, the
+names of campaigns and the results all go by names, and the spool forgets its rows. They are kept here and not in the spool
+because they live and die with the state, while the spool belongs to what takes traffic in. ``results`` says the same names.
 """
 
 from __future__ import annotations
@@ -157,9 +156,9 @@ def judge_anew(sitting: Sitting) -> Judged:
     gathered, before = gather(sitting), marks.rows
     is_new = gathered.material.reading.rows_kept > 0
     if is_new:
-        names = gathered.material.intake.accounts.names, gathered.material.intake.models.names
+        # Before the state that goes by them: rows that it holds are not looked at again.
+        write_names(home, gathered.material.intake)
         followed = walked(sitting, gathered.material)
-        write_names(home, *names)
         results.write(followed.findings, followed.run, home.results, followed.history)
         write_told(home, checkpoint, followed.told)
         note(marks, followed, checkpoint)
@@ -345,9 +344,9 @@ def read_names(home: Home) -> tuple[Numbering, Numbering]:
     return accounts, models
 
 
-def write_names(home: Home, accounts: pa.Array, models: pa.Array) -> None:
-    """Keep these names, unless the file has as many already: none is ever taken out of it."""
-    path = names_file(home)
+def write_names(home: Home, intake: Intake) -> None:
+    """Keep the names of an intake, unless the file has as many already: none is ever taken out of it."""
+    path, accounts, models = names_file(home), intake.accounts.names, intake.models.names
     if path.exists() and pq.read_metadata(path).num_rows == len(accounts) + len(models):
         return
     what = ["account"] * len(accounts) + ["model"] * len(models)
