@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from stillwatch.entries import Deed
-from stillwatch.errors import UsageError
+from stillwatch.errors import Terminal, UsageError
 from stillwatch.responders import ladder
 from stillwatch.statements import PERSON, Statement, Wording, statement_of
 from stillwatch.store.state import Judgement, State
@@ -114,12 +114,15 @@ class _Doing:
 
 
 class Actions:
-    """All actions in a state. One ``State`` belongs to one thread, and so does this; several processes may each have one."""
+    """All actions in a state. One ``State`` belongs to one thread, and so does this; several processes may each have one.
+
+    Without an ``audit`` it is for reading alone: whatever would change something is Terminal.
+    """
 
     def __init__(
         self,
         state: State,
-        audit: Audit,
+        audit: Audit | None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         bulk_suspend: int = 20,
@@ -373,6 +376,8 @@ class Actions:
                     self._state.execute(sql, *values)
 
     def _written(self, entries: Sequence[Deed]) -> Sequence[int]:
+        if self._audit is None:
+            raise Terminal("these actions are for reading alone", hint="give them an audit to write to")
         if isinstance(self._audit, WholesaleAudit):
             return self._audit.append_all(entries)
         return [self._audit.append(e.event, e.who, e.role, e.subject, e.facts) for e in entries]

@@ -23,6 +23,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from stillwatch import __version__
+from stillwatch.cli_policy import app as policy_verbs
 from stillwatch.cli_serving import app as serving_verbs
 from stillwatch.errors import Reject, StillwatchError, UsageError
 
@@ -145,6 +146,7 @@ def replay(
     key: Path | None = None,
     state: Path | None = None,
     until: str | None = None,
+    policy: Path | None = None,
     json_: JsonFlag = False,
     quiet: Flag = False,
 ) -> int:
@@ -155,6 +157,7 @@ def replay(
         stillwatch replay last-month/ --accounts accounts.parquet --out result
         stillwatch replay last-month/ --every 6h --out result --json
         stillwatch replay log/ --key key --state state --out result
+        stillwatch replay world/exchanges --policy policy.toml --out result
 
     Writes what scan writes, with the time each campaign was first told (detected_at) and
     each account first flagged (first_flagged_at; cleared_at where a later step took it
@@ -189,33 +192,53 @@ def replay(
         Folder to keep the state of the replay in, and to take it up from; it needs a key that lasts, --key or STILLWATCH_KEY.
     until
         Stop after the step that ends at or after this time (ISO 8601, UTC), as if the log ended there.
+    policy
+        Tell too what this policy (TOML) would have done, and whom honest it would have hit where the truth lies with the log;
+        written to policy.json.
     json_
         Print run.json to stdout instead of the summary.
     quiet
         No progress on stderr.
     """
     from stillwatch import config as settings
-    from stillwatch import results
+    from stillwatch import policy as policies
+    from stillwatch import rehearsal, results
     from stillwatch.checkpoint import Checkpoint, belonging
     from stillwatch.pipeline import Log
     from stillwatch.privacy import Privacy
     from stillwatch.progress import Progress
-    from stillwatch.replay import Plan
-    from stillwatch.replay import replay as run_replay
+    from stillwatch.replay import Plan, follow, read
+    from stillwatch.store.state import write_json
     from stillwatch.windows import length_text, parse_length, parse_moment
 
     _check_out(out)
     if state is not None:
         _check_out(state, "--state")
+    rules = policies.load(policy) if policy else None
     length, set_up, privacy = parse_length(every), settings.load(config), Privacy.load(key)
     kept = None if state is None else Checkpoint(state, belonging(set_up, privacy, length_text(length)))
     plan = Plan(length, parse_moment(until) if until else None, kept)
     with Progress(quiet=quiet) as progress, kept.held() if kept else nullcontext():
         log = Log(exchanges, accounts, models, adapter, tuple(map))
-        findings, run, history = run_replay(log, plan, set_up, privacy, progress)
+        material = read(log, plan, privacy, progress)
+        tally = rehearsal.Tally.of_facts(material.intake.accounts.names, material.intake.facts) if rules else None
+        followed = follow(material, plan, set_up, privacy, progress)
+        findings, run = followed.findings, followed.run
+        if rules and tally:
+            progress.stage("rehearse")
+            declared, seed = material.declared.accounts, privacy.seed("policy").to_bytes(8, "little")
+            known = policies.traffic_of(declared).organisations if declared is not None else {}
+            honest = rehearsal.honest_of(exchanges)
+            told = rehearsal.rehearse(rules, findings, tally, seed, organisations=known, honest=honest)
         progress.stage("write")
-        results.write(findings, run, out, history)
-    return _end(findings, run, out, exchanges, json_)
+        results.write(findings, run, out, followed.history)
+        (out / "policy.json").unlink(missing_ok=True)
+        if rules:
+            write_json(out / "policy.json", told.to_dict())
+    code = _end(findings, run, out, exchanges, json_)
+    if rules and not json_:
+        rehearsal.show(told, Terminal())
+    return code
 
 
 @app.command
@@ -436,6 +459,7 @@ def demo(
     return 0
 
 
+app.command(policy_verbs)
 app.command(serving_verbs, name="*")
 
 

@@ -23,8 +23,8 @@ from stillwatch.policy.nouns import (
     When,
     told_of,
 )
-from stillwatch.policy.reading import accounts_of, findings_of, ties_of, traffic_of
-from stillwatch.policy.telling import Preview, explain, preview
+from stillwatch.policy.reading import accounts_of, end_of, findings_of, ties_of, traffic_of
+from stillwatch.policy.telling import Preview, explain, preview, show
 
 __all__ = [
     "Bulk",
@@ -42,11 +42,13 @@ __all__ = [
     "When",
     "accounts_of",
     "decide",
+    "end_of",
     "explain",
     "findings_of",
     "load",
     "parse",
     "preview",
+    "show",
     "ties_of",
     "told_of",
     "traffic_of",

@@ -40,6 +40,14 @@ def findings_of(folder: Path, watched: Collection[str] | None = None) -> Newest:
     return Newest(campaigns, frozenset(free.to_pylist()), kept)
 
 
+def end_of(folder: Path) -> datetime:
+    """When the log that was judged ended, UTC."""
+    try:
+        return _moment(_json(folder / "run.json")["last_time"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise UsageError(f"{folder / 'run.json'}: does not say when the log ended: {e!r}", hint=HINT) from e
+
+
 def traffic_of(accounts: pa.Table, exchanges: Mapping[str, int] | None = None, total: int = 0) -> Traffic:
     """What the accounts table declares, with counts of exchanges if there are any."""
     return Traffic(exchanges or {}, total, _held(accounts, "org_id"))

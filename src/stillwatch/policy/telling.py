@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from stillwatch.policy.deciding import HOLDOUT, decide, shares_of
 from stillwatch.policy.nouns import Newest, Policy, Rule, Traffic, When
@@ -112,13 +116,14 @@ class Preview:
     held_out: int
     share: float | None
     begins: tuple[datetime, datetime] | None
+    """When the first and the last of them begins."""
     others: Mapping[str, int] = field(default_factory=dict)
 
 
 def preview(
     policy: Policy,
     campaigns: Newest,
-    in_force: list[Action] | tuple[Action, ...],
+    in_force: Sequence[Action],
     judgements: Mapping[str, Judgement],
     traffic: Traffic,
     now: datetime,
@@ -164,3 +169,31 @@ def _row(name: str, rung: Rung, actions: list[Action], shares: Mapping[str, floa
 def _others(hit: set[str], held: Mapping[str, str]) -> int:
     values = {held[a] for a in hit if held.get(a)}
     return sum(value in values and account_id not in hit for account_id, value in held.items())
+
+
+def show(rows: Sequence[Preview], console: Console) -> None:
+    """A preview for a person."""
+    table = Table("rule", "rung", title="what would begin now", title_justify="left")
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row.others))
+    for name in (
+        "accounts",
+        "at once or due",
+        "to be signed",
+        "in shadow",
+        "of traffic",
+        *(f"same {k}" for k in kinds),
+    ):
+        table.add_column(name, justify="right")
+    for r in rows:
+        share = "?" if r.share is None else f"{r.share:.2%}"
+        signed = f"{r.waiting:,}" + (f" ({r.in_two_signatures:,} twice)" if r.in_two_signatures else "")
+        others = [f"{r.others.get(k, 0):,}" for k in kinds]
+        table.add_row(
+            r.rule, r.rung, f"{r.accounts:,}", f"{r.without_person:,}", signed, f"{r.shadow:,}", share, *others
+        )
+    console.print(table)
+    for r in (r for r in rows if r.begins):
+        first, last = (f"{at:%Y-%m-%d %H:%M}" for at in r.begins or ())
+        console.print(f"{r.rule}: begins {first}" + (f" to {last} UTC" if first != last else " UTC"))
+    if kinds:
+        console.print(f"{', '.join(kinds)}: accounts that are not hit, but share one with some that are", style="dim")
