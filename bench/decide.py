@@ -94,7 +94,7 @@ def spread(times_s: Sequence[float]) -> dict[str, float]:
 def question(account: str) -> bytes:
     """As Envoy asks."""
     return (
-        "POST /ext-authz/v1/messages HTTP/1.1\r\nhost: api.example\r\ncontent-length: 0\r\n"
+        "POST /ext_authz/v1/messages HTTP/1.1\r\nhost: api.example\r\ncontent-length: 0\r\n"
         f"authorization: Bearer sk-{account}\r\nx-stillwatch-account: {account}\r\n"
         "anthropic-version: 2023-06-01\r\nx-request-id: 6f1c8f5e-1f60-4a8e-9d2e-3a2f0e9b7c11\r\n"
         "x-forwarded-for: 203.0.113.7\r\nx-envoy-internal: true\r\n\r\n"

@@ -93,12 +93,14 @@ def test_envoy_says_who_it_is_and_what_a_client_says_of_itself_does_not_count(be
 
 
 def test_envoy_asks_with_method_and_path_behind_the_prefix_and_without_a_body(bench: Bench) -> None:
-    bench.post("nobody", "/v1/messages?beta=true", anthropic_version="2023-06-01", cookie="secret=1")
+    mine = {"anthropic_version": "2023-06-01", "cookie": "secret=1", "x_stillwatch_token": "of my own"}
+    bench.post("nobody", "/v1/messages?beta=true", **mine)
     scope = bench.asked[-1]
     headers = {n.decode(): v.decode() for n, v in scope["headers"]}
-    assert (scope["method"], scope["path"], scope["query_string"]) == ("POST", "/ext-authz/v1/messages", b"beta=true")
+    assert (scope["method"], scope["path"], scope["query_string"]) == ("POST", "/ext_authz/v1/messages", b"beta=true")
     assert headers["content-length"] == "0"
     assert headers["x-stillwatch-account"] == "nobody"
+    assert headers["x-stillwatch-token"] == "the token of this gateway"
     assert headers["anthropic-version"] == "2023-06-01"
     assert "cookie" not in headers
 

@@ -77,7 +77,7 @@ def account(name: str, **more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
 def test_envoy_any_method_and_path_of_an_unknown_account_is_allowed(gate: Gate, method: str) -> None:
-    answer = call(ext_authz(gate), method, "/ext-authz/v1/anything?x=1", headers=account("nobody"))
+    answer = call(ext_authz(gate), method, "/ext_authz/v1/anything?x=1", headers=account("nobody"))
     assert answer.status_code == 200
     assert answer.content == b""
     assert answer.headers["x-stillwatch-rung"] == "none"
@@ -86,7 +86,7 @@ def test_envoy_any_method_and_path_of_an_unknown_account_is_allowed(gate: Gate, 
 
 def test_envoy_a_header_of_the_clients_own_is_always_replaced(gate: Gate) -> None:
     forged = account("nobody") | {"x-stillwatch-rung": "observe", REWRITE: "[]", "x-stillwatch-case": "mine"}
-    answer = call(ext_authz(gate), "POST", "/ext-authz/v1/messages", headers=forged)
+    answer = call(ext_authz(gate), "POST", "/ext_authz/v1/messages", headers=forged)
     assert [answer.headers[h] for h in ("x-stillwatch-rung", REWRITE, "x-stillwatch-case")] == ["none", "", ""]
 
 
@@ -119,14 +119,14 @@ def test_envoy_no_body_is_waited_for(gate: Gate) -> None:
         sent.append(message)
 
     names = [(b"x-stillwatch-account", b"gone"), (b"content-length", b"99")]
-    scope = {"type": "http", "method": "POST", "path": "/ext-authz/v1/messages", "headers": names, "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": "/ext_authz/v1/messages", "headers": names, "query_string": b""}
     asyncio.run(ext_authz(gate)(scope, never, send))
     assert sent[0]["status"] == 403
 
 
 def test_envoy_a_throttled_account_passes_its_burst_then_gets_429(gate: Gate) -> None:
     app = ext_authz(gate)
-    answers = [call(app, "POST", "/ext-authz/v1/messages", headers=account("slowed")) for _ in range(3)]
+    answers = [call(app, "POST", "/ext_authz/v1/messages", headers=account("slowed")) for _ in range(3)]
     assert [a.status_code for a in answers] == [200, 200, 429]
     assert answers[0].headers["x-stillwatch-rung"] == "throttle"
     assert answers[2].headers["retry-after"] == "10"
@@ -142,14 +142,14 @@ def test_envoy_the_key_and_the_end_user_count_as_the_account_does(gate: Gate) ->
         {"x-stillwatch-key": KEY},
         {"x-stillwatch-end-user": "eve"},
     ):
-        assert call(app, "POST", "/ext-authz/v1/messages", headers=account("watched") | headers).status_code == 403, (
+        assert call(app, "POST", "/ext_authz/v1/messages", headers=account("watched") | headers).status_code == 403, (
             headers
         )
     assert call(app, headers={"authorization": "Bearer another"}).status_code == 200
 
 
 def test_envoy_what_to_rewrite_goes_upstream_as_one_line(gate: Gate) -> None:
-    answer = call(ext_authz(gate), "POST", "/ext-authz/v1/chat/completions", headers=account("shielded"))
+    answer = call(ext_authz(gate), "POST", "/ext_authz/v1/chat/completions", headers=account("shielded"))
     assert answer.status_code == 200
     assert json.loads(answer.headers[REWRITE]) == edits(TABLE.accounts["shielded"], "openai_chat")
     assert "\n" not in answer.headers[REWRITE]
@@ -163,7 +163,7 @@ def stepped_up(name: str, **more: str) -> dict[str, str]:
 def test_envoy_models_are_restricted_where_the_gateway_names_them() -> None:
     app = ext_authz(Gate(Decisions(TABLE), Wiring(credential="bearer")))
     statuses = {
-        model: call(app, "POST", "/ext-authz/v1/messages", headers=stepped_up("limited", x_stillwatch_model=model))
+        model: call(app, "POST", "/ext_authz/v1/messages", headers=stepped_up("limited", x_stillwatch_model=model))
         for model in ("large-9", "small-9", "")
     }
     assert [a.status_code for a in statuses.values()] == [403, 200, 200]
@@ -173,12 +173,12 @@ def test_envoy_models_are_restricted_where_the_gateway_names_them() -> None:
 def test_a_token_that_has_stepped_up_passes_verification() -> None:
     table = Table({"asked": held(Rung.VERIFY, "asked", acr_values="mfa", requests_per_minute=100)})
     app = ext_authz(Gate(Decisions(table), Wiring(credential="bearer", appeals=APPEALS)))
-    answer = call(app, "POST", "/ext-authz/v1/messages", headers=account("asked"))
+    answer = call(app, "POST", "/ext_authz/v1/messages", headers=account("asked"))
     assert answer.status_code == 401
     assert 'error="insufficient_user_authentication"' in answer.headers["www-authenticate"]
-    assert call(app, "POST", "/ext-authz/v1/messages", headers=stepped_up("asked")).status_code == 200
+    assert call(app, "POST", "/ext_authz/v1/messages", headers=stepped_up("asked")).status_code == 200
     nonsense = account("asked", x_stillwatch_acr="mfa", x_stillwatch_auth_time="9" * 30)
-    assert call(app, "POST", "/ext-authz/v1/messages", headers=nonsense).status_code == 401
+    assert call(app, "POST", "/ext_authz/v1/messages", headers=nonsense).status_code == 401
 
 
 def test_a_fault_of_a_responder_lets_pass_and_is_counted(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +208,9 @@ def test_a_wiring_that_cannot_be_is_refused(wrong: dict[str, Any], named: str) -
 def test_nginx_is_told_only_what_it_knows_and_the_rest_in_headers(
     gate: Gate, name: str, status: int, meant: str
 ) -> None:
-    app = ext_authz(gate, "/auth-request", nginx=True)
+    app = ext_authz(gate, "/nginx_auth", nginx=True)
     headers = account(name, x_original_uri="/v1/messages?beta=true")
-    answers = [call(app, "GET", "/auth-request", headers=headers) for _ in range(3)]
+    answers = [call(app, "GET", "/nginx_auth", headers=headers) for _ in range(3)]
     assert answers[-1].status_code == status
     assert answers[-1].headers["x-stillwatch-status"] == meant
     assert json.loads(answers[-1].headers["x-stillwatch-body"])["type"] == "error"
@@ -598,7 +598,7 @@ def test_asgi_other_than_http_passes(gate: Gate) -> None:
 
 
 def test_rewriting_behind_envoy_does_the_edits_of_its_header_and_takes_it_away(gate: Gate, upstream: Upstream) -> None:
-    allowed = call(ext_authz(gate), "POST", "/ext-authz/v1/chat/completions", headers=account("shielded"))
+    allowed = call(ext_authz(gate), "POST", "/ext_authz/v1/chat/completions", headers=account("shielded"))
     app = asgi.rewriting(upstream, counts=gate.decisions.counts)
     posted(app, "shielded", x_stillwatch_rewrite=allowed.headers[REWRITE])
     assert json.loads(upstream.body) == {"model": "small-1", "messages": CHAT["messages"], "n": 1}

@@ -42,7 +42,7 @@ class Bench:
 
     def __init__(self, home: Path) -> None:
         self.gate = Gate(Decisions(table()), Wiring(appeals="https://api.example/appeals/{case}"))
-        self.ours = Served(ext_authz(self.gate, "/auth-request", nginx=True))
+        self.ours = Served(ext_authz(self.gate, "/nginx_auth", nginx=True))
         self.models = Served(asgi.rewriting(models))
         self.port = free_port()
         example = EXAMPLE.read_text()
@@ -126,6 +126,14 @@ def test_nginx_when_we_are_silent_unknown_pass_and_who_was_refused_stays_refused
     refused = bench.post("gone")
     assert refused.status_code == 403
     assert "case-gone" in refused.json()["error"]["message"]
+
+
+def test_nginx_a_fault_of_ours_refuses_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(bench.gate, "judge", broken)
+    assert bench.post("nobody").status_code == 200
 
 
 def test_nginx_an_action_undone_is_felt_within_a_second(bench: Bench) -> None:

@@ -24,7 +24,7 @@ ORIGINAL_PATHS = ("x-original-uri", "x-envoy-original-path")
 """Headers in which a gateway says the client's path, where the path of its question is another."""
 
 
-def ext_authz(gate: Gate, prefix: str = "/ext-authz", *, nginx: bool = False) -> App:
+def ext_authz(gate: Gate, prefix: str = "/ext_authz", *, nginx: bool = False) -> App:
     """The question of Envoy, at any method and path under ``prefix``; with ``nginx`` that of its auth_request."""
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
