@@ -173,16 +173,9 @@ def _others(hit: set[str], held: Mapping[str, str]) -> int:
 
 def show(rows: Sequence[Preview], console: Console) -> None:
     """A preview for a person."""
-    table = Table("rule", "rung", title="what would begin now", title_justify="left")
+    table = Table("rule", "rung", title="what would begin now", title_justify="left", box=box.SIMPLE, padding=(0, 1))
     kinds = list(dict.fromkeys(kind for row in rows for kind in row.others))
-    for name in (
-        "accounts",
-        "at once or due",
-        "to be signed",
-        "in shadow",
-        "of traffic",
-        *(f"same {k}" for k in kinds),
-    ):
+    for name in ("accounts", "alone", "to sign", "shadow", "traffic", *kinds):
         table.add_column(name, justify="right")
     for r in rows:
         share = "?" if r.share is None else f"{r.share:.2%}"
