@@ -607,6 +607,26 @@ def test_deep_json_inside_of_text_is_text() -> None:
         assert take([record], "litellm").kept == 1
 
 
+@pytest.mark.parametrize("tools", [["\ud800x"], [{"name": "\udcbc"}], '["\\ud800x"]', [{"type": "\ud800"}, "ü"]])
+def test_half_a_surrogate_pair_in_the_name_of_a_tool(tools: Any) -> None:
+    (row,) = rows(take(CANONICAL | {"tools": tools}, "exchanges"))
+    assert row["tools"][0][0] == "?"
+    changed = LITELLM["model_parameters"] | {"tools": tools}
+    assert take([LITELLM | {"model_parameters": changed}, SPENT], "litellm").kept == 2
+
+
+@pytest.mark.parametrize("change", [{}, {"odd": 1}])
+def test_broken_utf8_in_the_name_of_a_tool(change: Any) -> None:
+    text = lines([CANONICAL | change | {"exchange_id": "e", "tools": ["abc", "XX"]}, CANONICAL | change])
+    got = take(text.replace(b"XX", b"x\xff"), "exchanges")
+    for batch in got.batches:
+        batch.validate(full=True)
+    first, second = rows(got)
+    assert first["tools"] in (["abc", "x\ufffd"], ["abc", "x?"])
+    assert second["tools"] == CANONICAL["tools"]
+    assert fingerprinted(got.batches[0], PRIVACY).num_rows == 2
+
+
 def test_a_number_of_many_digits_costs_itself() -> None:
     text = json.dumps([LITELLM, LITELLM | {"litellm_call_id": "b", "prompt_tokens": "HUGE"}]).replace(
         '"HUGE"', "9" * 5000

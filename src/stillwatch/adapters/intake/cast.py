@@ -222,7 +222,13 @@ def _names(value: Any) -> list[str] | None:
 
 
 def tool_name(tool: Any) -> str:
-    """The name of one offered tool, or its type where it has none."""
+    """The name of one offered tool, or its type where it has none; half of a surrogate pair in it is a question mark."""
+    name = _tool_name(tool)
+    # Sent by escape or as broken UTF-8, it cannot be written down.
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
+
+
+def _tool_name(tool: Any) -> str:
     if isinstance(tool, str):
         return tool
     if not isinstance(tool, dict):

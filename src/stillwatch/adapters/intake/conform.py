@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from stillwatch.adapters.intake.cast import cast, expected
 from stillwatch.adapters.intake.report import Report, place
 from stillwatch.adapters.intake.seen import DIFFERENT, SAME
-from stillwatch.adapters.intake.texts import NOTES, mended
+from stillwatch.adapters.intake.texts import BROKEN, NOTES, mended
 from stillwatch.tables import EXCHANGES, Table
 
 Rows = npt.NDArray[np.int64]
@@ -150,6 +150,8 @@ def _safe(batch: pa.RecordBatch, told: Telling) -> pa.RecordBatch:
             column = _mended(field.name, column, told)
         elif pa.types.is_integer(field.type):
             column = _not_negative(field.name, column, told)
+        elif pa.types.is_list(field.type):
+            column = _whole_names(field.name, column, told)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
@@ -161,6 +163,27 @@ def _mended(name: str, column: pa.Array, told: Telling) -> pa.Array:
         for flag, what in NOTES.items():
             told.note(f"{name}: {what.format(longest)}", flags & flag != 0)
     return column
+
+
+def _whole_names(name: str, column: pa.Array, told: Telling) -> pa.Array:
+    """Lists of names, those with broken UTF-8 read again with it spelt out."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        names = column.cast(pa.list_(pa.binary())).to_pylist()
+        is_broken = [any(n is not None and not _decodes(n) for n in row or ()) for row in names]
+        told.note(f"{name}: {NOTES[BROKEN]}", np.array(is_broken))
+        whole = [row and [n and n.decode("utf-8", "replace") for n in row] for row in names]
+        return pa.array(whole, column.type)
+    return column
+
+
+def _decodes(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _not_negative(name: str, column: pa.Array, told: Telling) -> pa.Array:
