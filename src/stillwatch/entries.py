@@ -117,8 +117,7 @@ def _refuse(place: str, what: str, hint: str) -> NoReturn:
 # Lines
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _render(fields: Mapping[str, Any]) -> tuple[bytes, str]:

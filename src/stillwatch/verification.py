@@ -93,7 +93,7 @@ class _Check:
 
     def __init__(self, folder: Path, key: Verifier, slack_s: float) -> None:
         self._folder, self._key, self._slack = folder, key, timedelta(seconds=slack_s)
-        self._tree, self._chain = Tree(), Chain()
+        self._tree, self._chain, self._log = Tree(), Chain(), str(folder / LOG)
         self._first: datetime | None = None
         self._faults: list[Fault] = []
         self._remarks: list[str] = []
@@ -188,7 +188,7 @@ class _Check:
         return Verified(self._tree.size, signed, root, str(self._key), self._first, last, *found)
 
     def _place(self) -> str:
-        return f"{self._folder / LOG}:{self._tree.size + 1}"
+        return f"{self._log}:{self._tree.size + 1}"
 
     def _remark(self, what: str) -> None:
         if len(self._remarks) < FAULTS:
