@@ -370,7 +370,7 @@ def show(rehearsal: Rehearsal, console: Console) -> None:
 
 def _rung_table(rehearsal: Rehearsal) -> Table:
     title = "what the policy would have done: accounts, and exchanges let through before"
-    table = Table("rung", title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1))
+    table = Table("rung", title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     has_truth = any(r.honest is not None for r in rehearsal.rungs)
     names = ["alone", "if signed", "shadow", "before", "of theirs"]
     for name in names + (["honest", "honest exchanges"] if has_truth else []):
@@ -384,7 +384,9 @@ def _rung_table(rehearsal: Rehearsal) -> Table:
 
 def _day_table(rehearsal: Rehearsal) -> Table:
     rungs = [r.rung for r in rehearsal.rungs]
-    table = Table("day", title="accounts that came to a rung", title_justify="left", box=box.SIMPLE, padding=(0, 1))
+    table = Table(
+        "day", title="accounts that came to a rung", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for rung in rungs:
         table.add_column(rung.value, justify="right")
     for day, found in rehearsal.days.items():

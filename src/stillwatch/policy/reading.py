@@ -18,7 +18,7 @@ from stillwatch.policy.nouns import Newest, Suspect, Told, Traffic
 
 HINT = "RESULT is the folder that stillwatch scan or replay wrote: accounts.parquet, campaigns.json and run.json"
 
-TIES = {"card": "payment_hash", "organisation": "org_id", "phone": "phone_hash"}
+TIES = {"card": "payment_hash", "org": "org_id", "phone": "phone_hash"}
 """What accounts may share, and the column of the accounts file that holds it."""
 
 

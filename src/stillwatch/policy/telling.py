@@ -173,10 +173,12 @@ def _others(hit: set[str], held: Mapping[str, str]) -> int:
 
 def show(rows: Sequence[Preview], console: Console) -> None:
     """A preview for a person."""
-    table = Table("rule", "rung", title="what would begin now", title_justify="left", box=box.SIMPLE, padding=(0, 1))
+    table = Table(
+        "rule", "rung", title="what would begin now", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     kinds = list(dict.fromkeys(kind for row in rows for kind in row.others))
     for name in ("accounts", "alone", "to sign", "shadow", "traffic", *kinds):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for r in rows:
         share = "?" if r.share is None else f"{r.share:.2%}"
         signed = f"{r.waiting:,}" + (f" ({r.in_two_signatures:,} twice)" if r.in_two_signatures else "")
