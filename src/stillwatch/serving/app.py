@@ -131,7 +131,8 @@ def build(services: Services) -> Starlette:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            # What is in force, once more: the file is what a restart answers from.
+            # What is in force, once more whatever it is: the file is what a restart answers from.
+            loop.written = None
             await loop.round()
 
     async def strange(request: Request, error: Exception) -> Response:

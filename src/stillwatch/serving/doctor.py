@@ -39,7 +39,7 @@ WHOLE_BYTES, TAIL_LINES = 16 << 20, 10_000
 """An audit of up to so many bytes is checked whole; of a larger one its last so many lines."""
 QUICK_BYTES = 2 << 30
 """A database of up to so many bytes is read whole."""
-CLOCK_SLACK_S = 5.0
+CLOCK_SLACK_S, ANSWER_S = 5.0, 3.0
 SOON = timedelta(days=14)
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -175,7 +175,7 @@ def _answers(host: str, port: int) -> Iterator[Check]:
     to = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     for context in (None, _trusting()):
         try:
-            plain = socket.create_connection((to, port), timeout=3)
+            plain = socket.create_connection((to, port), timeout=ANSWER_S)
             with context.wrap_socket(plain) if context else plain as line:
                 line.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
                 if line.recv(64).split(b" ")[1:2] == [b"200"]:
@@ -199,7 +199,12 @@ def _policy(patient: Patient) -> Iterator[Check]:
         hint = "stillwatch policy explain shows the default one; put yours into policy.toml"
         yield Check("policy", WARN, "no policy.toml: the default policy stands in shadow, nothing is done", hint)
         return
-    policy = load_policy(file)
+    try:
+        policy = load_policy(file)
+    except UsageError as e:
+        hint = "mend it: until then no rule stands, and what is in force goes on to its end"
+        yield Check("policy", FAIL, str(e), hint)
+        return
     live = sum(not r.shadow for r in policy.rules)
     yield Check("policy", OK, f"{file}: {len(policy.rules)} rules, {live} of them not in shadow")
 

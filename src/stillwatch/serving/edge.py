@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +26,7 @@ from stillwatch.serving.gateways import App, Gate
 from stillwatch.serving.lines import REQUEST, say
 from stillwatch.serving.metrics import Metrics
 from stillwatch.serving.services import Services
+from stillwatch.spool import Overload
 
 GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A request id that a gateway may give with X-Request-Id; any other is replaced by one of ours."""
@@ -183,6 +185,8 @@ def _status(error: Exception, services: Services) -> tuple[int, dict[str, str]]:
     if isinstance(told, int):
         return told, dict(getattr(error, "headers", {}))
     match error:
+        case Overload():
+            return 503, {"retry-after": str(math.ceil(error.wait_s))}
         case Transient():
             return 503, {"retry-after": str(services.settings.retry_after_s)}
         case UsageError():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from starlette.responses import Response
 
+from stillwatch.errors import Transient
 from stillwatch.serving.edge import Asked, answer_json
 from stillwatch.serving.reception import Received, answer, formats, receive
 from stillwatch.serving.services import Services
@@ -39,7 +40,10 @@ async def _take(asked: Asked, route: str) -> Response:
         began = time.perf_counter()
         received, stored = await services.intake.run(take_in, services, body, kind, encoding, route)
     except Exception as e:
-        status = getattr(e, "status", 503)
+        status = getattr(e, "status", 503 if isinstance(e, Transient) else 500)
+        if status == 503:
+            services.refused_at = time.monotonic()
+            services.alarm("intake_refusing", getattr(e, "message", ""))
         services.metrics.add("stillwatch_ingest_bodies_refused_total", source=route, status=str(status))
         raise
     _count(services, route, received, stored)

@@ -68,7 +68,7 @@ ALARMS: Mapping[str, str] = {
     "judgement_stale": "no new judgement for `stale_after_s`: look at the judge's log, and whether traffic comes in",
     "policy_unreadable": "the policy file cannot be used; the last good one goes on, and nothing new is proposed without one",
     "audit_failing": "the audit cannot be written, so that no action can begin: free its disk, check its permissions",
-    "spool_refusing": "the spool refuses rows, senders are told 503: free its disk, or let the judge catch up",
+    "intake_refusing": "senders were told 503 in the last minute: too much comes in, or the spool is full; see the log",
     "disk_low": "less than `disk_free_bytes` are free on the home's disk",
     "snapshot_failing": "in_force.json cannot be written; a restart would know what was in force when it last could",
 }

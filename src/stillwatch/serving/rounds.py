@@ -29,6 +29,9 @@ from stillwatch.serving.services import Desk, Services, derived
 from stillwatch.store.state import Judgement
 from stillwatch.types import Action, InForce, Rung, Standing
 
+REFUSED_S = 60.0
+"""How long after a sender was last told to come again the alarm about it stands, in seconds."""
+
 
 @dataclass(slots=True)
 class Faults:
@@ -169,6 +172,8 @@ class Loop:
         services.metrics.put("stillwatch_disk_free_bytes", free)
         low = free < services.settings.disk_free_bytes
         services.alarm("disk_low", f"{free:,} bytes are free" if low else "")
+        if time.monotonic() - services.refused_at > REFUSED_S:
+            services.alarm("intake_refusing", "")
         services.alarm("policy_unreadable", services.policy.fault)
         fault = services.audit.fault
         services.alarm("audit_failing", fault.message if fault else "")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -99,6 +100,8 @@ def start(told: Start) -> None:
     file = told.config or (told.home.settings if told.home.settings.exists() else None)
     settings = load(file, host=told.host, port=told.port)
     open_log(settings.log_level)
+    # What is made in the home is its owner's alone.
+    os.umask(0o077)
     with (
         opened(told.home, settings, policy=told.policy, key=told.key, judge=told.judge) as services,
         listen(settings) as door,

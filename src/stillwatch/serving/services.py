@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import os
 import secrets
 import tempfile
@@ -135,6 +136,8 @@ class Services:
     result: Result | None = None
     is_ready: bool = False
     draining: bool = False
+    refused_at: float = -math.inf
+    """When a sender was last told to come again later, by the monotonic clock."""
     alarms: dict[str, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have the loop look now."""
