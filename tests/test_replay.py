@@ -179,6 +179,26 @@ def test_a_replay_ends_with_the_campaigns_of_a_scan(whole: Told, scanned: Told) 
     assert reviewed[0] == reviewed[1]
 
 
+def test_a_replay_with_a_policy_tells_what_it_would_have_done(whole: Told, base: Path, run: Run) -> None:
+    caps = "[caps]\naccounts_per_hour = 9999\ntraffic_share_per_hour = 1.0"
+    rules = f'[[rules]]\nname = "hide"\nrung = "protect"\nlasts = "30d"\n{caps}'
+    (base / "policy.toml").write_text(rules, encoding="utf-8")
+    told = run("replay", base / "world" / "exchanges", "--every", "7d", "--policy", str(base / "policy.toml"))
+    assert told.flags == whole.flags
+    end = pc.max(pq.read_table(base / "world" / "exchanges", columns=["time"])["time"]).as_py()
+    (row,) = json.loads((told.folder / "policy.json").read_text(encoding="utf-8"))["rungs"]
+    assert (row["rung"], row["signed"]) == ("protect", 0)
+    assert row["without_person"] == sum(t <= end for t in told.flags.values()) > 0
+    assert 0 < row["before"] < row["exchanges"]
+    assert row["honest"] == len(honest_accounts(base) & {a for a, t in told.flags.items() if t <= end})
+    assert not (whole.folder / "policy.json").exists()
+
+
+def honest_accounts(base: Path) -> set[str]:
+    truth = pq.read_table(base / "world" / "truth.parquet")
+    return set(truth.filter(pc.is_null(truth["campaign_id"]))["account_id"].to_pylist())
+
+
 def test_history_tells_every_campaign_there_ever_was(whole: Told) -> None:
     history = {h["campaign_id"]: h for h in whole.json("history.json")}
     campaigns = {c["campaign_id"]: c for c in whole.json("campaigns.json")}

@@ -26,7 +26,7 @@ JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=Fa
 def check(file: Path) -> int:
     """Read a policy whole and tell every fault at once, with its line and what to do.
 
-    Examples:
+    For example:
 
         stillwatch policy check policy.toml
 
@@ -50,7 +50,7 @@ def check(file: Path) -> int:
 def explain(file: Path | None = None) -> int:
     """Say in plain words what a policy does, a sentence for each rule and each bound.
 
-    Examples:
+    For example:
 
         stillwatch policy explain
         stillwatch policy explain policy.toml
@@ -83,7 +83,7 @@ def preview(
     Examples:
 
         stillwatch policy preview result
-        stillwatch policy preview result --policy policy.toml --accounts accounts.parquet
+        stillwatch policy preview result --policy policy.toml --accounts acc.parquet
         stillwatch policy preview home/results --home home --json
 
     Parameters

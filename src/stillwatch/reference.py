@@ -19,6 +19,7 @@ from stillwatch.config import Config
 from stillwatch.findings import ACCOUNTS_SCHEMA
 from stillwatch.kinds import KINDS
 from stillwatch.plugins import discover
+from stillwatch.responders import ladder
 from stillwatch.simulate import PRESETS
 from stillwatch.types import CAPABILITIES, ELICITATIONS, FAMILIES
 
@@ -69,6 +70,7 @@ def reference() -> str:
         ("Detectors", detectors()),
         ("Fingerprints", plugins("fingerprints")),
         ("Adapters", plugins("adapters")),
+        ("Responders", responders()),
         ("Kinds", kinds()),
         ("Words of the results", words()),
         ("Shapes of simulated campaigns", grid("shape|meaning", ((f"`{n}`", p.meaning) for n, p in PRESETS.items()))),
@@ -142,6 +144,19 @@ def detectors() -> Iterator[str]:
 def plugins(kind: str) -> Iterator[str]:
     """Plug-ins that have a name and a line of meaning."""
     yield from grid(f"{kind.removesuffix('s')}|meaning", ((f"`{n}`", p.meaning) for n, p in discover(kind).items()))
+
+
+def responders() -> Iterator[str]:
+    """Rungs of the ladder with their settings, mildest first."""
+    yield "The steps of the ladder, mildest first; `settings` of a policy's rules are theirs.\n"
+    yield from grid("rung|meaning|what the account is told", ((f"`{r.name}`", r.meaning, r.told) for r in ladder()))
+    yield ""
+    rows = ((r.name, f"`{n}`", s.meaning, _default(s.default)) for r in ladder() for n, s in r.settings.items())
+    yield from grid("rung|setting|meaning|default", rows)
+
+
+def _default(value: Any) -> str:
+    return f"`{value}`" if value not in (None, []) else ""
 
 
 def kinds() -> Iterator[str]:
