@@ -6,13 +6,16 @@ import dataclasses
 import io
 import json
 import logging
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from stillwatch.errors import Transient, UsageError
-from stillwatch.serving import lines, settings
+from stillwatch.serving import lines, page, settings
+from stillwatch.serving.access import Right
+from stillwatch.serving.app import ROUTES
 from stillwatch.serving.lines import JsonLine
 from stillwatch.serving.metrics import ALARMS, BUCKETS_S, METRICS, Metrics
 from stillwatch.serving.settings import Settings
@@ -40,7 +43,9 @@ def test_what_is_given_goes_over_the_file(tmp_path: Path) -> None:
 
 
 def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
-    file = written(tmp_path, 'port = 70000\nhots = "x"\nintake_threads = 0\nlog_level = "loud"\nretry_after_s = true\nmaps = "x"\n')
+    file = written(
+        tmp_path, 'port = 70000\nhots = "x"\nintake_threads = 0\nlog_level = "loud"\nretry_after_s = true\nmaps = "x"\n'
+    )
     with pytest.raises(UsageError) as told:
         settings.load(file)
     said = str(told.value)
@@ -182,3 +187,33 @@ def test_our_errors_say_what_and_where_those_of_others_only_where() -> None:
 
 def test_what_looks_like_a_token_is_blotted_out() -> None:
     assert "hunter2" not in logged(logging.ERROR, "asked with Bearer hunter2", path="Basic hunter2")
+
+
+# The page
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page.filled(text) == text, "run: python -m stillwatch.serving.page docs/serving.md"
+    assert set(re.findall(r"<!-- (\w+) -->", text)) == {*page.PARTS, "end"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(r.path.replace(":path", "") for r in ROUTES),
+        *settings.MEANINGS,
+        *(f"[{table}] {key}" for table, keys in settings.TABLES.items() for key in keys),
+        *(m.name for m in METRICS),
+        *ALARMS,
+        *Right,
+    ],
+)
+def test_everything_of_the_server_with_a_name_has_its_line(name: str) -> None:
+    rows = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    meanings = [cells[1] for cells in rows if re.search(rf"`{re.escape(name)}`$", cells[0])]
+    assert meanings, f"docs/serving.md has no line for {name}"
+    assert all(len(text.strip(" |")) > 2 for text in meanings)

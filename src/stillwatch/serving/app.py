@@ -51,7 +51,7 @@ ROUTES: tuple[Route, ...] = (
     Route("*", "/ext_authz/{path:path}", Right.ASK_GATEWAY, Asking(lambda gate: ext_authz(gate, "/ext_authz")),
           "Envoy's ext_authz over HTTP: 200 lets the request pass, anything else refuses it; our token in X-Stillwatch-Token",
           token_header=True),
-    Route("*", "/nginx_auth/{path:path}", Right.ASK_GATEWAY,
+    Route("*", "/nginx_auth", Right.ASK_GATEWAY,
           Asking(lambda gate: ext_authz(gate, "/nginx_auth", nginx=True)),
           "nginx's auth_request: 200, 401 or 403, with what is meant in headers; our token in X-Stillwatch-Token",
           token_header=True),
