@@ -180,6 +180,15 @@ def test_a_clock_that_jumps_neither_floods_nor_locks_out(jumps: list[float]) -> 
     assert passes(buckets, burst=5)
 
 
+def test_a_clock_that_goes_back_takes_nothing_and_makes_nobody_wait_longer() -> None:
+    clock = Clock()
+    buckets = Buckets(clock=clock)
+    assert passes(buckets)
+    clock.now -= 1e6
+    assert [passes(buckets) for _ in range(3)] == [True, True, False]
+    assert buckets.take("acme", 60, 3)[1] == pytest.approx(1)
+
+
 def test_the_clock_on_the_wall_is_not_asked() -> None:
     buckets = Buckets(clock=Clock())
     assert buckets.take("acme", 60, 1, NOW) == (0, 0)

@@ -109,6 +109,12 @@ def test_envoy_a_suspended_account_is_denied_in_its_own_dialect(gate: Gate, path
     assert gate.decisions.counts.refused[Rung.SUSPEND] == 1
 
 
+def test_envoy_a_client_cannot_choose_the_dialect_its_request_is_rewritten_in(gate: Gate) -> None:
+    forged = account("shielded", x_original_uri="/v1/messages", anthropic_version="2023-06-01")
+    answer = call(ext_authz(gate), "POST", "/ext_authz/v1/chat/completions", headers=forged)
+    assert json.loads(answer.headers[REWRITE]) == edits(TABLE.accounts["shielded"], "openai_chat")
+
+
 def test_envoy_no_body_is_waited_for(gate: Gate) -> None:
     async def never() -> Any:
         raise AssertionError("the body was asked for")
@@ -586,6 +592,44 @@ def test_asgi_a_client_that_leaves_within_its_body_is_passed_on(gate: Gate) -> N
     assert seen == [b'{"n":']
 
 
+def opened(app: App, name: str, extensions: dict[str, Any]) -> list[Any]:
+    """What is sent when a websocket is asked for."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    names = [(b"x-stillwatch-account", name.encode())]
+    scope = {"type": "websocket", "path": "/v1/realtime", "headers": names, "extensions": extensions}
+    asyncio.run(app(scope, receive, send))
+    return sent
+
+
+def test_asgi_a_websocket_is_refused_before_it_is_open(gate: Gate) -> None:
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+
+    app = asgi.stillwatch(behind, gate)
+    assert opened(app, "shielded", {}) == [{"type": "websocket.accept"}] == opened(app, "nobody", {})
+    assert opened(app, "gone", {}) == [{"type": "websocket.close", "code": 1008}]
+    start, body = opened(app, "gone", {"websocket.http.response": {}})
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
+    assert b"case-gone" in body["body"]
+
+
+def test_asgi_where_code_names_the_caller_no_header_of_a_client_counts(upstream: Upstream) -> None:
+    gate = Gate(Decisions(TABLE), Wiring(credential="bearer"))
+    app = asgi.stillwatch(upstream, gate, lambda scope: Caller("asked"))
+    assert call(app, "POST", "/v1/messages", json=CHAT, headers=stepped_up("nobody")).status_code == 401
+    checked = asgi.stillwatch(
+        upstream, gate, lambda scope: Caller("asked", acr="mfa", authenticated_at=datetime.now(UTC))
+    )
+    assert call(checked, "POST", "/v1/messages", json=CHAT).status_code == 200
+
+
 def test_asgi_other_than_http_passes(gate: Gate) -> None:
     seen: list[str] = []
 
@@ -777,7 +821,23 @@ def test_hook_is_not_kept_waiting(server: Server) -> None:
     asker.close()
 
 
-@pytest.mark.parametrize("answer", [[], "x", None, {"edits": None}, {"rung": None}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        "x",
+        None,
+        {"edits": None},
+        {"rung": None},
+        {"edits": 7, "expires_in_s": 9},
+        {"edits": [{"do": "set"}], "expires_in_s": 9},
+        {"edits": ["drop"], "expires_in_s": 9},
+        {"refusal": {"status": 403}},
+        {"refusal": "no"},
+        {"refusal": {"status": "many", "error": {"message": "m"}}},
+        {"expires_in_s": "soon"},
+    ],
+)
 def test_hook_an_answer_of_another_shape_lets_pass(server: Server, asker: litellm_hook.Asker, answer: Any) -> None:
     server.app = lambda asked: answer
     assert before(asker, "nobody") == CHAT

@@ -80,17 +80,33 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling, as a gateway says. An empty name is one that it does not know."""
+    """Who is calling, as a gateway says. An empty name is one that it does not know.
+
+    ``acr`` and ``authenticated_at`` are how strongly and when the caller signed in, from a token that the gateway has checked.
+    """
 
     account: str = ""
     key: str = ""
     end_user: str = ""
+    acr: str = ""
+    authenticated_at: datetime | None = None
 
 
 def caller(headers: Mapping[str, str], wiring: Wiring) -> Caller:
     """Who is calling, from headers (names in lower case)."""
     key = headers.get(wiring.key_header, "") or hashed(_secret(headers, wiring))
-    return Caller(headers.get(wiring.account_header, ""), key, headers.get(wiring.end_user_header, ""))
+    return Caller(
+        headers.get(wiring.account_header, ""),
+        key,
+        headers.get(wiring.end_user_header, ""),
+        headers.get(wiring.acr_header, ""),
+        _time(headers.get(wiring.auth_time_header, "")),
+    )
+
+
+def _time(seconds: str) -> datetime | None:
+    is_one = seconds.isascii() and seconds.isdigit() and len(seconds) < 12
+    return datetime.fromtimestamp(int(seconds), UTC) if is_one else None
 
 
 def hashed(secret: str) -> str:
@@ -142,7 +158,8 @@ class Gate:
         if held is None:
             return Verdict(None, None)
         request_id = headers.get("x-request-id") or headers.get("request-id") or ""
-        return self.verdict(held, dialect_of(path, headers, self.wiring.dialect), now, self.usage(headers), request_id)
+        usage = self.usage(who, headers.get(self.wiring.model_header, ""))
+        return self.verdict(held, dialect_of(path, headers, self.wiring.dialect), now, usage, request_id)
 
     def verdict(
         self, held: InForce, dialect: str, now: datetime, usage: Usage, request_id: str = "", *, counts: bool = True
@@ -167,16 +184,9 @@ class Gate:
             log.exception("the responders of case %s (%s) failed: the request passes", held.action_id, held.rung.value)
             return None
 
-    def usage(self, headers: Mapping[str, str], model: str = "") -> Usage:
-        """What a gateway tells of a request beside who makes it."""
-        wiring, at = self.wiring, headers.get(self.wiring.auth_time_header, "")
-        return Usage(
-            self.bucket,
-            model or headers.get(wiring.model_header, ""),
-            wiring.credential,
-            headers.get(wiring.acr_header, ""),
-            datetime.fromtimestamp(int(at), UTC) if at.isascii() and at.isdigit() and len(at) < 12 else None,
-        )
+    def usage(self, who: Caller, model: str = "") -> Usage:
+        """What is known of a request beside its body; an empty ``model`` is an unknown one."""
+        return Usage(self.bucket, model, self.wiring.credential, who.acr, who.authenticated_at)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -184,12 +194,14 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def respond(send: Send, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+async def respond(
+    send: Send, status: int, headers: Mapping[str, str], body: bytes = b"", *, kind: str = "http.response"
+) -> None:
     """Send a whole response."""
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     raw.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{kind}.start", "status": status, "headers": raw})
+    await send({"type": f"{kind}.body", "body": body})
 
 
 async def body_of(receive: Receive, most: int) -> bytes | None:

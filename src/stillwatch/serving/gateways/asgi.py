@@ -46,51 +46,69 @@ log = logging.getLogger(__name__)
 
 
 def stillwatch(app: App, gate: Gate, identify: Identify | None = None) -> App:
-    """``app`` behind what is in force. ``identify`` says who calls, where that is not in headers as ``gate.wiring`` says."""
+    """``app`` behind what is in force. ``identify`` says who calls; without it headers do, as ``gate.wiring`` has them."""
 
     async def layered(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return await app(scope, receive, send)
         headers = headers_of(scope)
         who = identify(scope) if identify else caller(headers, gate.wiring)
         held = gate.decisions.ask(who.account, who.key, who.end_user, datetime.now(UTC))
         if held is None or held.rung is Rung.OBSERVE:
             return await app(scope, receive, send)
-        await _under_action(app, gate, held, headers, scope, receive, send)
+        action = _Action(gate, held, who, headers, dialect_of(scope["path"], headers, gate.wiring.dialect))
+        await (_open if scope["type"] == "websocket" else _post)(app, action, scope, receive, send)
 
     return layered
 
 
-async def _under_action(
-    app: App, gate: Gate, held: InForce, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
-) -> None:
-    dialect = dialect_of(scope["path"], headers, gate.wiring.dialect)
-    is_posted = scope["method"] == "POST" and _is_read(scope["path"]) and held.rung is not Rung.SUSPEND
-    read = await _read(receive, headers, gate.wiring.body_bytes, gate.decisions.counts) if is_posted else Read()
-    if refused := _refused(gate, held, dialect, headers, models(read.body)):
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """What is in force for the caller of one request."""
+
+    gate: Gate
+    held: InForce
+    who: Caller
+    headers: Mapping[str, str]
+    dialect: str
+
+    def refused(self, asked: tuple[str, ...] = ("",)) -> Told | None:
+        """The refusal, if one of the models asked for is refused; a batch takes once from the bucket."""
+        gate, now, request_id = self.gate, datetime.now(UTC), self.headers.get("x-request-id", "")
+        usages = [replace(gate.usage(self.who, model), bucket=FULL) for model in asked[1:]]
+        for usage in [*usages, gate.usage(self.who, asked[0])]:
+            if refused := gate.verdict(self.held, self.dialect, now, usage, request_id).refused:
+                return refused
+        return None
+
+    def changed(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The request as it is passed on; the same one if nothing is changed."""
+        changed = self.gate.or_none(self.held, change_request, self.held, request, self.dialect)
+        return changed.request if changed else request
+
+
+async def _post(app: App, action: _Action, scope: Scope, receive: Receive, send: Send) -> None:
+    counts, most = action.gate.decisions.counts, action.gate.wiring.body_bytes
+    is_posted = scope["method"] == "POST" and _is_read(scope["path"]) and action.held.rung is not Rung.SUSPEND
+    read = await _read(receive, action.headers, most, counts) if is_posted else Read()
+    if refused := action.refused(models(read.body)):
         return await respond(send, refused.status, refused.headers, refused.body)
     if read.body is None:
         return await app(scope, read.again(receive), send)
-    changed = _each(read.body, scope["path"], lambda request: _changed(gate, held, request, dialect))
-    gate.decisions.counts.rewritten += changed is not read.body
+    changed = _each(read.body, scope["path"], action.changed)
+    counts.rewritten += changed is not read.body
     await app(*_with_body(scope, changed, receive), send)
 
 
-def _changed(gate: Gate, held: InForce, request: Mapping[str, Any], dialect: str) -> Mapping[str, Any]:
-    changed = gate.or_none(held, change_request, held, request, dialect)
-    return changed.request if changed else request
-
-
-def _refused(
-    gate: Gate, held: InForce, dialect: str, headers: Mapping[str, str], asked: tuple[str, ...]
-) -> Told | None:
-    """The refusal, if one of the models asked for is refused; a batch takes once from the bucket."""
-    now, request_id = datetime.now(UTC), headers.get("x-request-id", "")
-    usages = [replace(gate.usage(headers, model), bucket=FULL) for model in asked[1:]]
-    for usage in [*usages, gate.usage(headers, asked[0])]:
-        if refused := gate.verdict(held, dialect, now, usage, request_id).refused:
-            return refused
-    return None
+async def _open(app: App, action: _Action, scope: Scope, receive: Receive, send: Send) -> None:
+    """A connection that is asked for: refused before it is accepted, or left alone."""
+    refused = action.refused()
+    if refused is None:
+        return await app(scope, receive, send)
+    await receive()
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        return await send({"type": "websocket.close", "code": 1008})
+    await respond(send, refused.status, refused.headers, refused.body, kind="websocket.http.response")
 
 
 def rewriting(app: App, wiring: Wiring | None = None, counts: Counts | None = None) -> App:

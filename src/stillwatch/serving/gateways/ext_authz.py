@@ -20,8 +20,8 @@ from stillwatch.serving.dialects import Told, case_headers, dialect_of
 from stillwatch.serving.gateways import App, Gate, Receive, Scope, Send, Verdict, headers_of, respond
 from stillwatch.serving.gateways.edits import REWRITE, rewrite_header
 
-ORIGINAL_PATHS = ("x-original-uri", "x-envoy-original-path")
-"""Headers in which a gateway says the client's path, where the path of its question is another."""
+ORIGINAL_PATH = "x-original-uri"
+"""Header in which nginx says the client's path; to anything else it would be the client's own."""
 
 
 def ext_authz(gate: Gate, prefix: str = "/ext_authz", *, nginx: bool = False) -> App:
@@ -29,7 +29,7 @@ def ext_authz(gate: Gate, prefix: str = "/ext_authz", *, nginx: bool = False) ->
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
-        path = original_path(scope["path"], headers, prefix)
+        path = headers.get(ORIGINAL_PATH, "") if nginx else scope["path"].removeprefix(prefix)
         verdict = gate.judge(headers, path)
         if verdict.refused is None:
             await respond(send, 200, _allowed(gate, verdict, path, headers))
@@ -39,12 +39,6 @@ def ext_authz(gate: Gate, prefix: str = "/ext_authz", *, nginx: bool = False) ->
             await respond(send, verdict.refused.status, verdict.refused.headers, verdict.refused.body)
 
     return answered
-
-
-def original_path(path: str, headers: Mapping[str, str], prefix: str) -> str:
-    """The path that the client asked for."""
-    given = next((headers[name] for name in ORIGINAL_PATHS if name in headers), "")
-    return given or path.removeprefix(prefix) or "/"
 
 
 def _allowed(gate: Gate, verdict: Verdict, path: str, headers: Mapping[str, str]) -> dict[str, str]:

@@ -28,7 +28,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stillwatch.errors import UsageError
-from stillwatch.responders import Usage
 from stillwatch.serving.gateways import App, Caller, Gate, Receive, Scope, Send, body_of, respond
 
 PATH = "/beta/litellm_basic_guardrail_api"
@@ -88,8 +87,7 @@ def _action(gate: Gate, asked: Mapping[str, Any], fields: tuple[str, ...]) -> di
     held = gate.decisions.ask(who.account, who.key, who.end_user, now := datetime.now(UTC))
     if held is None:
         return {"action": "NONE"}
-    usage = Usage(gate.bucket, _text(asked, "model"), gate.wiring.credential)
-    refused = gate.verdict(held, gate.wiring.dialect, now, usage).refused
+    refused = gate.verdict(held, gate.wiring.dialect, now, gate.usage(who, _text(asked, "model"))).refused
     return {"action": "BLOCKED", "blocked_reason": refused.message} if refused else {"action": "NONE"}
 
 

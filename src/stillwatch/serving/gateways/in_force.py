@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from stillwatch.responders import DIALECTS, Bucket, Usage, ladder
+from stillwatch.responders import DIALECTS, Bucket, ladder
 from stillwatch.serving.decisions import HEIGHTS
 from stillwatch.serving.dialects import Told
 from stillwatch.serving.gateways import EMPTY, FULL, App, Caller, Gate, Receive, Scope, Send, hashed, respond
@@ -66,13 +67,16 @@ def answer(gate: Gate, asked: Mapping[str, str]) -> Mapping[str, Any]:
         "expires_at": held.expires_at.astimezone(UTC).isoformat(),
         "expires_in_s": round((held.expires_at - now).total_seconds(), 3),
         "edits": said,
-        **_refusals(gate, held, "openai_chat" if dialect == LITELLM else dialect, asked, now),
+        **_refusals(gate, held, who, asked, now),
     }
 
 
-def _refusals(gate: Gate, held: InForce, dialect: str, asked: Mapping[str, str], now: datetime) -> dict[str, Any]:
+def _refusals(gate: Gate, held: InForce, who: Caller, asked: Mapping[str, str], now: datetime) -> dict[str, Any]:
+    said = asked.get("dialect") or gate.wiring.dialect
+    dialect = "openai_chat" if said == LITELLM else said
+
     def verdict(bucket: Bucket, *, counts: bool = False) -> dict[str, Any] | None:
-        usage = Usage(bucket, asked.get("model", ""), gate.wiring.credential)
+        usage = replace(gate.usage(who, asked.get("model", "")), bucket=bucket)
         return _plain(gate.verdict(held, dialect, now, usage, counts=counts).refused)
 
     takes = asked.get("take") == "1"

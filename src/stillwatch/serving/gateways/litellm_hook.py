@@ -82,7 +82,11 @@ class Asker:
         if answer.get("refusal"):
             self.counts["refused"] += 1
             raise Refused(answer["refusal"])
-        changed = apply(answer.get("edits") or (), request)
+        try:
+            changed = apply(answer.get("edits") or (), request)
+        except (TypeError, KeyError, IndexError, AttributeError) as e:
+            log.warning("edits that cannot be done (%s): the call passes as it is", type(e).__name__)
+            return request
         self.counts["rewritten"] += changed != request
         return changed
 
@@ -162,9 +166,7 @@ class Asker:
         if response.status != 200:
             raise OSError(f"status {response.status}")
         answer = json.loads(body)
-        if not isinstance(answer, dict):
-            raise ValueError("the answer is no JSON object")
-        return answer
+        return _checked(answer)
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
@@ -179,6 +181,18 @@ class Asker:
             connection.close()
             self._open.remove(connection)
             self._local.connection = None
+
+
+def _checked(answer: Any) -> Mapping[str, Any]:
+    """An answer of the shape that is counted on; ValueError for any other, as if none had come."""
+    try:
+        for name in ("refusal", "at_the_limit"):
+            if answer.get(name) is not None:
+                Refused(answer[name])
+        float(answer.get("expires_in_s") or 0), float(answer.get("requests_per_minute") or 0)
+    except (AttributeError, TypeError, KeyError) as e:
+        raise ValueError(f"an answer of another shape ({type(e).__name__})") from e
+    return answer
 
 
 def _still(kept: Mapping[str, Any], age_s: float) -> Mapping[str, Any]:
