@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwatch.errors import Terminal, UsageError
@@ -169,6 +169,7 @@ def test_over_an_hour_a_bucket_lets_the_rate_pass_and_no_more() -> None:
     assert passed == pytest.approx(360, rel=0.01)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9), max_size=40))
 def test_a_clock_that_jumps_neither_floods_nor_locks_out(jumps: list[float]) -> None:
     clock = Clock()
@@ -255,6 +256,7 @@ def test_an_overwritten_page_costs_the_entries_on_it_alone(file: Path) -> None:
     assert "damaged" in read.faults[0]
 
 
+@settings(max_examples=60, deadline=None)  # each is forced to disk
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=9))
 def test_no_damage_raises_a_rung_or_an_error(tmp_path_factory: pytest.TempPathFactory, at: int, what: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "damaged.json"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwatch.responders import BEARER, DIALECTS, Usage, answer_request
@@ -123,6 +123,7 @@ def test_who_passes_has_headers_that_say_so() -> None:
     assert case_headers(None) == {"x-stillwatch-rung": "none", "x-stillwatch-case": ""}
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_nothing_can_break_out_of_a_header(text: str) -> None:
     hostile = InForce(
