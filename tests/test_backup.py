@@ -13,12 +13,19 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from stillwatch.audit import public_key, verify
 from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.serving import backup as backups
 from stillwatch.serving.backup import backup, restore
 from stillwatch.serving.home import Home
+from stillwatch.serving.ingest import take_in
+from stillwatch.serving.services import opened
+from stillwatch.serving.settings import Settings
+from stillwatch.spool import SPOOLED, Spool
 from stillwatch.store.copies import faults_of
 from stillwatch.store.state import Judgement, Staging, State, write_text
+
+AT = SPOOLED.get_field_index("exchange")
 
 
 @pytest.fixture
@@ -214,3 +221,40 @@ def test_a_database_that_is_damaged_is_found(home: Home) -> None:
     content[4096:8192] = b"\xff" * 4096
     home.state.write_bytes(content)
     assert faults_of(home.state)
+
+
+@pytest.fixture
+def lived_in(tmp_path: Path) -> Home:
+    """A home that a server was in: exchanges in its spool, an entry in its audit, an appeal."""
+    made = Home(tmp_path / "lived")
+    with opened(made, Settings(), judge=False) as services:
+        services.audit.append("test", "ann", "admin", "x", {})
+        row = {"exchange_id": "e", "time": "2026-11-01T00:00:00Z", "account_id": "a", "model": "m", "prompt": "1+1?"}
+        take_in(services, json.dumps(row).encode(), "application/json", "", "exchanges")
+    made.appeals.mkdir()
+    (made.appeals / "x.txt").write_text("we are a class")
+    return made
+
+
+def test_a_home_of_a_server_goes_on_where_it_was(lived_in: Home, tmp_path: Path) -> None:
+    lived_in.watch.mkdir()
+    (lived_in.watch / "marks.json").write_text(json.dumps({"settled": 7, "newest": 9}))
+    backup(lived_in, tmp_path / "b.tar.zst")
+    other = Home(tmp_path / "other")
+    restore(tmp_path / "b.tar.zst", other)
+    assert (other.appeals / "x.txt").read_text() == "we are a class"
+    assert verify(other.audit, public_key(other.audit)).is_sound
+    with Spool(other.spool) as spool:
+        assert spool.figures().rows == 1
+        # What comes in next must not bear a number that the watch has judged already.
+        spool.put(next(spool.read())[1].set_column(AT, SPOOLED.field(AT), pa.array([5])), (), "test")
+        assert [number for number, _ in spool.read()] == [1, 10]
+
+
+def test_an_audit_that_is_not_what_was_signed_is_not_put_in_place(lived_in: Home, tmp_path: Path) -> None:
+    log = lived_in.audit / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"ann", b"bob"))
+    backup(lived_in, tmp_path / "b.tar.gz")
+    with pytest.raises(Terminal, match="the audit in it is not what was signed"):
+        restore(tmp_path / "b.tar.gz", Home(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()

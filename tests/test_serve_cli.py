@@ -188,6 +188,12 @@ def test_a_port_that_is_taken_may_be_free_later() -> None:
         listen(Settings(host="203.0.113.7", port=0))
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    # Without the protocol's name asyncio leaves Nagle's algorithm on, and a question takes 40 ms and more.
+    with listen(Settings(port=0)) as door:
+        assert door.proto == socket.IPPROTO_TCP
+
+
 def test_tokens_in_the_clear_are_noticed(tmp_path: Path) -> None:
     tls = Tls(tmp_path / "c", tmp_path / "k")
     assert is_exposed(Settings(host="0.0.0.0"), None)

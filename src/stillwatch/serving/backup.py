@@ -117,9 +117,10 @@ def _copy(home: Home, folder: Path) -> None:
     for database in (home.spool, home.state):
         if database.exists():
             copy_database(database, folder / database.name)
-    for part, closing in ((home.watch, "state.json"), (home.results, "run.json")):
-        if part.exists():
-            _copy_still(part, folder / part.name, closing)
+    if home.watch.exists():
+        _copy_still(home.watch, folder / home.watch.name, "state.json", may_lack=True)
+    if home.results.exists():
+        _copy_still(home.results, folder / home.results.name, "run.json", may_lack=False)
     for name in PLAIN:
         if (home.folder / name).exists():
             shutil.copyfile(home.folder / name, folder / name)
@@ -138,8 +139,9 @@ def _keep_numbers(folder: Path) -> None:
         raise_numbers(folder / "spool.db", "batches", max(int(told[name]) for name in ("settled", "newest")))
 
 
-def _copy_still(source: Path, target: Path, closing: str) -> None:
-    """A folder whose file ``closing`` is replaced last: copied again until that was the same before and after."""
+def _copy_still(source: Path, target: Path, closing: str, *, may_lack: bool) -> None:
+    """A folder whose file ``closing`` is replaced last: copied again until that was the same before and after. Without it the
+    folder is young, or, where it may not lack, in the midst of a change."""
     for _ in range(TRIES):
         before = _mark(source / closing)
         try:
@@ -147,7 +149,7 @@ def _copy_still(source: Path, target: Path, closing: str) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
         except (FileNotFoundError, shutil.Error):
             before = (0, 0)
-        settled = before is not None or not any(target.iterdir())
+        settled = before is not None or may_lack or not any(target.iterdir())
         if before == _mark(source / closing) and settled:
             return
         time.sleep(PAUSE_S)

@@ -59,7 +59,8 @@ class Tls:
 def listen(settings: Settings) -> socket.socket:
     """A socket that listens. UsageError for an address we do not have, Transient for a port somebody else has."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    door = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol named: asyncio sends small answers at once (TCP_NODELAY) only where a socket says that it is TCP.
+    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         door.bind((settings.host, settings.port))
