@@ -107,6 +107,8 @@ def start(told: Start) -> None:
         opened(told.home, settings, policy=told.policy, key=told.key, judge=told.judge) as services,
         listen(settings) as door,
     ):
+        # Else the first body would hold the interpreter meanwhile, and every question with it.
+        warm()
         host, port = door.getsockname()[:2]
         if is_exposed(settings, told.tls):
             say(
