@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stillwatch.errors import Terminal, UsageError
 from stillwatch.serving import snapshot
 from stillwatch.serving.decisions import Buckets, Decisions, Table
+from stillwatch.serving.gateways import hashed
 from stillwatch.types import InForce, Rung
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -54,6 +55,21 @@ def test_the_strictest_of_account_key_and_end_user_wins() -> None:
     assert decisions.ask("acme", "", "eve", NOW).rung is Rung.THROTTLE
     assert decisions.ask("acme", "k", "eve", NOW).rung is Rung.SUSPEND
     assert decisions.counts.in_force[Rung.SUSPEND] == 1
+
+
+def test_an_account_that_is_named_by_its_key_is_found_by_the_key() -> None:
+    key = hashed("sk-1")
+    decisions = Decisions(
+        Table({key: held(Rung.SUSPEND, key, ends_in_h=1)}, {key: held(Rung.PROTECT, key, ends_in_h=3)})
+    )
+    assert decisions.ask("whoever pays", key, "", NOW).rung is Rung.SUSPEND
+    assert decisions.ask("whoever pays", key, "", NOW + timedelta(hours=2)).rung is Rung.PROTECT
+    assert decisions.ask("whoever pays", hashed("sk-2"), "", NOW) is None
+    # What is no digest is no key: an account is not reached by way of a key that is called as it is.
+    assert Decisions(Table({"acme": held(Rung.SUSPEND)})).ask("other", "acme", "", NOW) is None
+    shadowed = Decisions(Table(shadows={key: held(Rung.SUSPEND, key)}))
+    assert shadowed.ask("whoever pays", key, "", NOW) is None
+    assert shadowed.counts.shadow[Rung.SUSPEND] == 1
 
 
 def test_of_two_throttles_the_slower_one_wins() -> None:

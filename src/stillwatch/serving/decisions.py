@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from stillwatch.errors import UsageError
 from stillwatch.types import InForce, Rung
 
 HEIGHTS = {rung: height for height, rung in enumerate(Rung)}
+KEY_NAME = re.compile(r"[0-9a-f]{64}")
 TOLERANCE = 1e-9
 """Share of a request by which adding up many small refills may fall short of one."""
 
@@ -32,8 +34,9 @@ log = logging.getLogger(__name__)
 class Table:
     """What is in force, by account, by key and by end user.
 
-    A key is named by the SHA-256 of the secret, in hex, as LiteLLM names it. ``shadows`` holds, by account, what would be in
-    force if its rule were not in shadow: counted when asked for, never answered.
+    A key is named by the SHA-256 of the secret, in hex, as LiteLLM names it; where traffic names accounts so, what holds for
+    such an account holds for the key. ``shadows`` holds, by account, what would be in force if its rule were not in shadow:
+    counted when asked for, never answered.
     """
 
     accounts: Mapping[str, InForce] = field(default_factory=dict)
@@ -77,6 +80,7 @@ class _Ready:
 
     table: Table
     accounts: dict[str, Ranked]
+    named_by_key: dict[str, Ranked]
     keys: dict[str, Ranked]
     end_users: dict[str, Ranked]
     shadows: dict[str, Ranked]
@@ -84,7 +88,9 @@ class _Ready:
     @classmethod
     def of(cls, table: Table) -> _Ready:
         parts = (table.accounts, table.keys, table.end_users, table.shadows)
-        return cls(table, *({who: _ranked(held) for who, held in part.items()} for part in parts))
+        accounts, keys, end_users, shadows = ({who: _ranked(held) for who, held in part.items()} for part in parts)
+        named_by_key = {who: held for who, held in accounts.items() if KEY_NAME.fullmatch(who)}
+        return cls(table, accounts, named_by_key, keys, end_users, shadows)
 
 
 class Decisions:
@@ -102,7 +108,7 @@ class Decisions:
             raise UsageError(f"stale_after must be above 0 seconds: {stale_after_s}")
         self.counts = Counts()
         self._clock, self._alarm, self._stale_after_s = clock, alarm, stale_after_s
-        self._ready = _Ready.of(table or Table())
+        self._ready = _Ready.of(Table() if table is None else table)
         self._stale_at = clock() + stale_after_s
         self._told = False
 
@@ -132,10 +138,13 @@ class Decisions:
         if self._clock() > self._stale_at:
             self._count_stale()
         best = None
-        for part, name in ((ready.accounts, account), (ready.keys, key), (ready.end_users, end_user)):
+        for part, name in (
+            (ready.accounts, account), (ready.named_by_key, key), (ready.keys, key), (ready.end_users, end_user),
+        ):  # fmt: skip
             if name and (held := part.get(name)) and held[1] > now and (best is None or held[0] > best[0]):
                 best = held
-        if ready.shadows and (shadow := ready.shadows.get(account)) and shadow[1] > now:
+        shadow = (ready.shadows.get(account) or ready.shadows.get(key)) if ready.shadows else None
+        if shadow and shadow[1] > now:
             counts.shadow[shadow[2].rung] += 1
         if best is None:
             return None
