@@ -253,6 +253,16 @@ def test_a_busy_file_is_transient_and_nothing_of_it_is_kept(path: Path, monkeypa
         assert spool.put(rows([1])) == Stored(1, 0, 0)
 
 
+def test_it_opens_and_is_read_while_another_process_writes(path: Path) -> None:
+    with Spool(path) as spool:
+        spool.put(rows([1]))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with Spool(path) as spool:
+            assert held(spool) == [1] and spool.figures().rows == 1
+        other.execute("ROLLBACK")
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path

@@ -590,9 +590,11 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 
 def _schema_number(db: sqlite3.Connection) -> int:
-    packed = SPOOLED.serialize().to_pybytes()
-    db.execute("INSERT OR IGNORE INTO schemas (bytes) VALUES (?)", (packed,))
-    return int(db.execute("SELECT schema FROM schemas WHERE bytes = ?", (packed,)).fetchone()[0])
+    packed, sql = SPOOLED.serialize().to_pybytes(), "SELECT schema FROM schemas WHERE bytes = ?"
+    # Written once only: a full disk or a busy writer must not keep a reader from opening the spool.
+    if db.execute(sql, (packed,)).fetchone() is None:
+        db.execute("INSERT OR IGNORE INTO schemas (bytes) VALUES (?)", (packed,))
+    return int(db.execute(sql, (packed,)).fetchone()[0])
 
 
 def _today(rows: pa.Table) -> pa.Table:
