@@ -45,7 +45,8 @@ class Rules:
     plain: ``families`` traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
     Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
     are asked for.
-    ``worth`` bits of odds send a case to review. ``cover`` and ``lift`` are what a shared value needs to be named.
+    ``worth`` bits of odds send a case to review, and so do proven axes, whatever the odds. ``cover`` and ``lift`` are what a
+    shared value needs to be named.
     """
 
     smallest: int = 8
@@ -266,7 +267,7 @@ def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     elif passes:
         outcome = Outcome.CAMPAIGN
     else:
-        outcome = Outcome.REVIEW if draft.odds >= rules.worth else Outcome.LET_GO
+        outcome = Outcome.REVIEW if draft.odds >= rules.worth or proven(draft, rules) else Outcome.LET_GO
     confidence = max(draft.confidence, PROVEN if plain else 0.0) if outcome is Outcome.CAMPAIGN else 0.0
     return replace(draft, outcome=outcome, confidence=confidence, q_value=q_value, risk=member_risk(case, confidence))
 
