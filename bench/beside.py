@@ -13,6 +13,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -96,8 +97,8 @@ class Server:
     def follow(self) -> None:
         """Copy what it says to the log, until it ends; a pipe, so that a full disk of the server is none of the log's."""
         assert self.process.stderr is not None
-        with self.log.open("a", encoding="utf-8") as out:
-            for line in self.process.stderr:
+        with self.process.stderr as said, self.log.open("a", encoding="utf-8") as out:
+            for line in said:
                 out.write(line)
                 out.flush()
                 if '"what": "listening"' in line:
@@ -186,7 +187,9 @@ class Line:
 
     async def ask(self, method: str, path: str, headers: str, body: bytes = b"") -> tuple[int, bytes]:
         """Status and body of the answer."""
-        if self._open is None:
+        # One that the server has closed meanwhile, as it does with idle ones, is not asked on.
+        if self._open is None or self._open[0].at_eof():
+            await self.close()
             self._open = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._open
         head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
@@ -197,14 +200,23 @@ class Line:
         for line in told.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
                 length = int(line[15:])
-            elif line == b"connection: close":
-                self._open = None
-        return status, await reader.readexactly(length)
+        answer = await reader.readexactly(length)
+        if b"\r\nconnection: close\r\n" in told.lower():
+            await self.close()
+        return status, answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._open is not None:
-            self._open[1].close()
-            self._open = None
+            (_, writer), self._open = self._open, None
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def __aenter__(self) -> Line:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 LINES = "content-type: application/x-ndjson\r\n"

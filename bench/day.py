@@ -33,6 +33,8 @@ from stillwatch.simulate import default_world, parse_campaign, simulate
 
 JUDGED_S = 3600.0
 EVERY = "1h"
+FOUND = 1
+"""What a replay ends with where there are campaigns."""
 
 
 def settings(world: Path) -> str:
@@ -64,14 +66,14 @@ async def sent(server: Server, rows: pa.Table, body: int) -> None:
         status, told = await line.ask("POST", "/ingest/exchanges", headers, b"\n".join(lines))
         if status != 200 or json.loads(told)["kept"] != len(lines):
             raise RuntimeError(f"answered {status}: {told[:1000]!r}")
-    line.close()
+    await line.close()
 
 
 async def judge(server: Server, rows: int) -> None:
     """Have all that was sent judged. RuntimeError where that fails or takes for ever."""
     line, headers = Line(server.port), server.bearer(Role.ADMIN)
     status, told = await line.ask("POST", "/api/judge-now", headers)
-    line.close()
+    await line.close()
     end, seen = time.monotonic() + JUDGED_S, Status.read(server.home)
     while not (seen.rows == rows and seen.status == "waiting"):
         if status >= 300 or seen.status == "failed" or time.monotonic() > end:
@@ -104,7 +106,9 @@ def replayed(out: Path) -> Path:
         "--models", str(world / "models.csv"), "--every", EVERY, "--key", str(out / "home/keys/privacy.key"),
         "--out", str(result), "--quiet",
     ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    ended = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    if ended.returncode not in (0, FOUND):
+        raise RuntimeError(f"the replay ended with {ended.returncode}")
     return result
 
 

@@ -97,37 +97,39 @@ class Ledger:
 
 async def send(server: Server, ledger: Ledger, numbers: list[int]) -> None:
     """Send what was not answered in earlier lives, then new bodies, until the server is gone."""
-    line, headers = Line(server.port), server.bearer(Role.INGEST) + LINES
-    while True:
-        number, is_again = (numbers.pop(), True) if numbers else (ledger.next, False)
-        ledger.next += not is_again
-        ledger.unanswered.append(number)
-        status, told = await line.ask("POST", "/ingest/exchanges", headers, ledger.body(number))
-        ledger.counts[f"ingest {status}"] += 1
-        if status != 200:
-            ledger.need(status == 503, f"body {number} was answered {status}: {told[:300]!r}")
-            await asyncio.sleep(0.1)
-            continue
-        said = json.loads(told)
-        may = {0, ledger.rows} if is_again else {ledger.rows}
-        ledger.need(
-            said["kept"] + said["duplicates"] == ledger.rows and said["kept"] in may,
-            f"body {number}, {'sent again' if is_again else 'sent once'}, was answered {said}",
-        )  # fmt: skip
-        ledger.counts["found whole after a death"] += is_again and not said["kept"]
-        ledger.acknowledged.add(number)
-        ledger.unanswered.remove(number)
+    headers = server.bearer(Role.INGEST) + LINES
+    async with Line(server.port) as line:
+        while True:
+            number, is_again = (numbers.pop(), True) if numbers else (ledger.next, False)
+            ledger.next += not is_again
+            ledger.unanswered.append(number)
+            status, told = await line.ask("POST", "/ingest/exchanges", headers, ledger.body(number))
+            ledger.counts[f"ingest {status}"] += 1
+            if status != 200:
+                ledger.need(status == 503, f"body {number} was answered {status}: {told[:300]!r}")
+                await asyncio.sleep(0.1)
+                continue
+            said = json.loads(told)
+            may = {0, ledger.rows} if is_again else {ledger.rows}
+            ledger.need(
+                said["kept"] + said["duplicates"] == ledger.rows and said["kept"] in may,
+                f"body {number}, {'sent again' if is_again else 'sent once'}, was answered {said}",
+            )  # fmt: skip
+            ledger.counts["found whole after a death"] += is_again and not said["kept"]
+            ledger.acknowledged.add(number)
+            ledger.unanswered.remove(number)
 
 
 async def ask(server: Server, ledger: Ledger, chance: random.Random) -> None:
     """Ask what is in force for accounts of the start; the answers never change."""
-    line, headers = Line(server.port), server.bearer(Role.GATEWAY)
-    while True:
-        account = held_account(chance.randrange(ledger.held))
-        told = await in_force(line, headers, account)
-        ledger.counts["asked"] += 1
-        ledger.need(told == ledger.before[account], f"{account}: {told} in force, not {ledger.before[account]}")
-        await asyncio.sleep(0.002)
+    headers = server.bearer(Role.GATEWAY)
+    async with Line(server.port) as line:
+        while True:
+            account = held_account(chance.randrange(ledger.held))
+            told = await in_force(line, headers, account)
+            ledger.counts["asked"] += 1
+            ledger.need(told == ledger.before[account], f"{account}: {told} in force, not {ledger.before[account]}")
+            await asyncio.sleep(0.002)
 
 
 async def in_force(line: Line, headers: str, account: str) -> Any:
@@ -140,23 +142,24 @@ async def in_force(line: Line, headers: str, account: str) -> Any:
 
 async def act(server: Server, ledger: Ledger, chance: random.Random) -> None:
     """Propose to observe accounts, and undo some of that. What is not answered may be done or not."""
-    line, headers = Line(server.port), server.bearer(Role.ADMIN) + "content-type: application/json\r\n"
-    while True:
-        await asyncio.sleep(0.05)
-        if ledger.proposed and chance.random() < 0.4:
-            account, action = ledger.proposed.popitem()
-            asked = {"actions": [action], "reason": "a bench"}
-            status, told = await line.ask("POST", "/api/actions/undo", headers, json.dumps(asked).encode())
-            if status == 200:
-                ledger.undone[account] = action
-        else:
-            account = f"watched-{chance.randrange(10**12)}"
-            asked = {"accounts": [account], "rung": "observe", "reason": "a bench", "lasts": "7d"}
-            status, told = await line.ask("POST", "/api/actions", headers, json.dumps(asked).encode())
-            if status == 200:
-                ledger.proposed[account] = json.loads(told)["proposed"][0]["action_id"]
-        ledger.counts[f"acted {status}"] += 1
-        ledger.need(status in (200, 503), f"a person's action was answered {status}: {told[:300]!r}")
+    headers = server.bearer(Role.ADMIN) + "content-type: application/json\r\n"
+    async with Line(server.port) as line:
+        while True:
+            await asyncio.sleep(0.05)
+            if ledger.proposed and chance.random() < 0.4:
+                account, action = ledger.proposed.popitem()
+                asked = {"actions": [action], "reason": "a bench"}
+                status, told = await line.ask("POST", "/api/actions/undo", headers, json.dumps(asked).encode())
+                if status == 200:
+                    ledger.undone[account] = action
+            else:
+                account = f"watched-{chance.randrange(10**12)}"
+                asked = {"accounts": [account], "rung": "observe", "reason": "a bench", "lasts": "7d"}
+                status, told = await line.ask("POST", "/api/actions", headers, json.dumps(asked).encode())
+                if status == 200:
+                    ledger.proposed[account] = json.loads(told)["proposed"][0]["action_id"]
+            ledger.counts[f"acted {status}"] += 1
+            ledger.need(status in (200, 503), f"a person's action was answered {status}: {told[:300]!r}")
 
 
 async def fill_up(server: Server, ledger: Ledger, chance: random.Random) -> None:
@@ -252,15 +255,15 @@ def ids_of(home: Home, ledger: Ledger, numbers: set[int]) -> np.ndarray:
 
 async def look_at_the_living(server: Server, ledger: Ledger) -> None:
     """What a server that has just begun answers, to the first question on."""
-    line, headers = Line(server.port), server.bearer(Role.GATEWAY)
-    for account, told in ledger.before.items():
-        now = await in_force(line, headers, account)
-        ledger.need(now == told, f"{account}: {now} in force after a start, not {told}")
-    for account in ledger.proposed:
-        await promised(line, headers, account, "observe", ledger)
-    for account in ledger.undone:
-        await promised(line, headers, account, None, ledger)
-    line.close()
+    headers = server.bearer(Role.GATEWAY)
+    async with Line(server.port) as line:
+        for account, told in ledger.before.items():
+            now = await in_force(line, headers, account)
+            ledger.need(now == told, f"{account}: {now} in force after a start, not {told}")
+        for account in ledger.proposed:
+            await promised(line, headers, account, "observe", ledger)
+        for account in ledger.undone:
+            await promised(line, headers, account, None, ledger)
 
 
 async def promised(line: Line, headers: str, account: str, rung: str | None, ledger: Ledger) -> None:
@@ -274,10 +277,10 @@ async def promised(line: Line, headers: str, account: str, rung: str | None, led
 
 
 async def first_answers(server: Server, held: int) -> dict[str, Any]:
-    line, headers = Line(server.port), server.bearer(Role.GATEWAY)
-    told = {held_account(i): await in_force(line, headers, held_account(i)) for i in range(held)}
-    line.close()
-    return told
+    headers = server.bearer(Role.GATEWAY)
+    async with Line(server.port) as line:
+        told = {held_account(i): await in_force(line, headers, held_account(i)) for i in range(held)}
+        return told
 
 
 # Rounds
@@ -293,7 +296,11 @@ def round_of(number: int, home: Home, tokens: Any, ledger: Ledger, given: argpar
     else:
         server.wait_until_it_listens()
         asyncio.run(look_at_the_living(server, ledger))
-        asyncio.run(driven(server, ledger, chance, chance.uniform(0.05, given.life), is_full=number % 2 == 1))
+        asyncio.run(
+            driven(
+                server, ledger, chance, chance.uniform(0.05, given.life), is_full=given.full_disk and number % 2 == 1
+            )
+        )
     look_at_the_dead(home, ledger)
     return {
         "round": number, "early": is_early, "acknowledged": len(ledger.acknowledged) * ledger.rows,
@@ -344,15 +351,17 @@ def end_well(home: Home, tokens: Any, ledger: Ledger, given: argparse.Namespace)
 
 
 async def sent_again(server: Server, ledger: Ledger) -> None:
-    line, headers = Line(server.port), server.bearer(Role.INGEST) + LINES
-    for number in list(ledger.unanswered):
-        status, told = await line.ask("POST", "/ingest/exchanges", headers, ledger.body(number))
-        kept = json.loads(told).get("kept")
-        ledger.need(status == 200 and kept in (0, ledger.rows), f"body {number} was at last answered {status} {told!r}")
-        if status == 200:
-            ledger.acknowledged.add(number)
-            ledger.unanswered.remove(number)
-    line.close()
+    headers = server.bearer(Role.INGEST) + LINES
+    async with Line(server.port) as line:
+        for number in list(ledger.unanswered):
+            status, told = await line.ask("POST", "/ingest/exchanges", headers, ledger.body(number))
+            kept = json.loads(told).get("kept")
+            ledger.need(
+                status == 200 and kept in (0, ledger.rows), f"body {number} was at last answered {status} {told!r}"
+            )
+            if status == 200:
+                ledger.acknowledged.add(number)
+                ledger.unanswered.remove(number)
 
 
 def run(given: argparse.Namespace) -> Ledger:
@@ -376,6 +385,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--life", type=float, default=3.0, help="most seconds from the first answer to the kill")
     parser.add_argument("--held", type=int, default=120, help="accounts something is in force for")
     parser.add_argument("--rows", type=int, default=ROWS, help="exchanges in a body")
+    parser.add_argument("--full-disk", action=argparse.BooleanOptionalAction, default=True, help="in every other round")
     parser.add_argument("--seed", type=int, default=1)
     return parser
 

@@ -104,10 +104,10 @@ async def at_a_rate(plan: Plan, deed: Deed) -> Done:
             try:
                 kind, status = await deed(line, number, done)
             except (OSError, asyncio.IncompleteReadError):
-                line.close()
+                await line.close()
                 kind, status = "broken", 0
             done.note(kind, status, time.perf_counter() - at)
-        line.close()
+        await line.close()
 
     work = [asyncio.create_task(one_connection()) for _ in range(plan.connections)]
     began = time.perf_counter()

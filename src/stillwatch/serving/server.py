@@ -34,6 +34,9 @@ from stillwatch.serving.settings import Settings, load
 from stillwatch.spool import fingerprinted
 
 BACKLOG = 2048
+KEEP_S = 75
+"""How long a connection may be idle, in seconds: longer than gateways and senders keep theirs, so that none asks on one that is
+being closed."""
 SWITCH_S = 0.001
 """How long a thread that reads a body may hold the interpreter while a decision waits for it, in seconds."""
 
@@ -157,6 +160,7 @@ def run(app: Starlette, settings: Settings, door: socket.socket, tls: Tls | None
         proxy_headers=False,
         lifespan="on",
         ws="none",
+        timeout_keep_alive=KEEP_S,
         timeout_graceful_shutdown=max(1, round(settings.stop_within_s)),
         ssl_context_factory=None if context is None else lambda _config, _default: context,
         ssl_certfile=None if tls is None else str(tls.cert),
