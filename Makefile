@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEMO ?= $(PY) -m stillwatch demo
 
-.PHONY: help check lint types imports test test-spark format demo models clean
+.PHONY: help check lint types imports test test-spark test-litellm format demo models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,10 @@ test: $(READY)  ## tests on the embedded engine
 
 test-spark: $(READY)  ## tests on Spark; finds Java, or gets it
 	VENV=$(VENV) .ci/with-java $(PY) -m pytest -m spark
+
+# A lane of its own: the proxy alone is 116 packages.
+test-litellm: $(READY)  ## tests behind a real LiteLLM proxy, which it gets
+	PYTHON=$(PYTHON) .ci/with-litellm $(PY) -m pytest -m litellm
 
 format: $(READY)  ## put the code into format
 	$(PY) -m ruff check --fix
@@ -51,7 +55,7 @@ demo: $(READY)  ## a log with planted campaigns, judged, and its report
 	$(DEMO)
 
 clean:  ## remove what make has made
-	rm -rf $(VENV) $(MODELS) build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODELS) .venv-litellm build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made anew when pyproject.toml changes.
