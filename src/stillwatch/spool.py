@@ -246,8 +246,9 @@ class Spool:
         self._writes = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with _faults(path), closing(self._connect()) as db:
-            # Before there are tables, or it does nothing.
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if not db.execute("PRAGMA page_count").fetchone()[0]:
+                # Before there are tables, or it does nothing but wait for the writer.
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
             migrate(db, CHANGES, "spool")
             self._schema = _schema_number(db)
