@@ -43,9 +43,9 @@ from stillwatch.windows import length_text
 
 KEY = Privacy(b"a key for tests, and for nothing else")
 CONFIG = Config(threads=1)
-LEAST = 350
+LEAST, SHARE = 700, 4e-5
 EVERY = timedelta(hours=1)
-TERMS = Terms(every=EVERY, grace=timedelta(minutes=10), retention=timedelta(days=365))
+TERMS = Terms(every=EVERY, grace=timedelta(minutes=10), retention=timedelta(days=365), share=SHARE)
 PARTS = (0.25, 0.5, 0.55, 0.6, 0.8, 1.0)
 """Shares of the log that have come in when it is judged live."""
 
@@ -106,7 +106,7 @@ class Told:
 @pytest.fixture(scope="module")
 def replayed(world: Path, log: pa.Table) -> Told:
     given = Log(world / "log", world / "accounts.parquet", world / "models.csv")
-    findings, run, history = replay.replay(given, Plan(EVERY), CONFIG, KEY, Progress(quiet=True))
+    findings, run, history = replay.replay(given, Plan(EVERY, share=SHARE), CONFIG, KEY, Progress(quiet=True))
     results.write(findings, run, world / "replayed", history)
     assert findings.campaigns, "nothing to compare"
     assert len({h["named_at"] for h in history}) > 1
@@ -257,7 +257,7 @@ t.Schedule.LEAST = t.LEAST
 weighing.weights = lambda: weights_of(-1.0, read=4.0, share_card=4.0, share_wording=2.0, org=-8.0)
 calls, rejudge = iter(range(10**6)), replay.rejudge
 def killed(*given):
-    if next(calls) == 4:
+    if next(calls) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     rejudge(*given)
 replay.rejudge = killed
@@ -329,6 +329,17 @@ def test_batches_are_settled_up_to_the_first_that_the_state_lacks() -> None:
     assert settled(3, [(4, 100)], 100) == 3
 
 
+def test_a_judgement_is_due_when_it_takes_no_more_than_its_share_of_the_time_since_the_last() -> None:
+    schedule = Schedule(rows=1000, spent=7.0, at=0)
+    enough = int(schedule.cost(1001) / 0.05)
+    assert not schedule.due(1001, 0, enough - 100, 0.05)
+    assert schedule.due(1001, 0, enough + 100, 0.05)
+    assert not schedule.due(1000, 0, enough + 100, 0.05), "nothing has come since"
+    assert not schedule.due(1001, 0, enough + 100), "a replay has no such share"
+    schedule.done(1001, 3, enough + 100, 0.05)
+    assert schedule == Schedule(1001, 3, 7.0, enough + 100), "it is not charged to what is allowed by rows"
+
+
 # Nothing new
 
 
@@ -362,7 +373,7 @@ def test_a_state_of_other_settings_and_a_home_in_use_are_refused(log: pa.Table, 
     with pytest.raises(UsageError, match="another every: 1h"):
         judge(home, replace(terms, every=timedelta(hours=2)))
     with (
-        Checkpoint(home.watch, belonging(CONFIG, KEY, length_text(EVERY))).held(),
+        Checkpoint(home.watch, belonging(CONFIG, KEY, length_text(EVERY), SHARE)).held(),
         pytest.raises(Transient, match="another replay is using this state"),
     ):
         judge(home, terms)
@@ -480,10 +491,13 @@ def test_what_a_judge_last_said_is_heard(tmp_path: Path) -> None:
 
 def test_terms_come_through_the_command_line(tmp_path: Path) -> None:
     every = timedelta(minutes=30)
-    terms = Terms(every, every, every, every, "always", *(tmp_path / n for n in ("a", "m", "c", "k")))
+    terms = Terms(every, every, every, every, "always", 0.2, *(tmp_path / n for n in ("a", "m", "c", "k")))
     assert terms.options() == [
         "--every=30m", "--interval=30m", "--grace=30m", "--retention=30m", "--final-scan=always",
+        "--share=0.2",
         *(f"--{n}={tmp_path / n[0]}" for n in ("accounts", "models", "config", "key")),
     ]  # fmt: skip
     with pytest.raises(UsageError, match="when_due"):
         Terms(final_scan="never")
+    with pytest.raises(UsageError, match="share 2"):
+        Terms(share=2)

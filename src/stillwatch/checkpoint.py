@@ -75,15 +75,17 @@ class Saved:
     plain: Mapping[str, Any]
 
 
-def belonging(config: Config, privacy: Privacy, every: str) -> dict[str, Any]:
-    """What a state is bound to: a run that differs in any of it would not go on as it was begun.
+def belonging(config: Config, privacy: Privacy, every: str, share: float = 0.0) -> dict[str, Any]:
+    """What a state is bound to: a run that differs in any of it would not go on as it was begun. ``every`` is the length of its
+    steps, ``share`` what judgements may take of a core's time.
 
     UsageError where the key is one made for this run, under which no later one could take it up.
     """
     if not privacy.lasts:
         raise UsageError("a state needs a key that lasts", hint=f"give --key FILE, or set {KEY_VARIABLE}")
     settings = {n: v for n, v in config.plain().items() if n not in FREE_SETTINGS}
-    return {"version": __version__, "key_id": privacy.key_id, "settings": settings, "every": every}
+    return {"version": __version__, "key_id": privacy.key_id, "settings": settings, "every": every,
+            "share": share}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -190,8 +192,8 @@ class Checkpoint:
         if manifest["format"] != FORMAT:
             self._mismatch("format", manifest["format"], FORMAT)
         for name, value in json.loads(json.dumps(dict(self.bound))).items():
-            if manifest[name] != value:
-                self._mismatch(name.replace("_", " "), manifest[name], value)
+            if manifest.get(name) != value:
+                self._mismatch(name.replace("_", " "), manifest.get(name), value)
 
     def _mismatch(self, what: str, told: object, mine: object) -> NoReturn:
         raise UsageError(f"{self.folder}: the state is of another {what}: {told}, not {mine}", hint=AFRESH)
@@ -271,7 +273,8 @@ def packed(watch: Watch, hashes: Hashes) -> tuple[Arrays, dict[str, Any]]:
         arrays |= {f"book.{k}.{n}": getattr(profile, n) for n in _PROFILE}
     schedule = watch.schedule
     plain = {
-        "schedule": {"rows": schedule.rows, "unexplained": schedule.unexplained, "spent": schedule.spent},
+        "schedule": {"rows": schedule.rows, "unexplained": schedule.unexplained, "spent": schedule.spent,
+                     "at": schedule.at},
         "unexplained": watch.unexplained, "until": watch.until, "end": watch.end,
         "late": watch.late,
         "campaigns": [

@@ -146,6 +146,7 @@ def replay(
     key: Path | None = None,
     state: Path | None = None,
     until: str | None = None,
+    share: float = 0.0,
     policy: Path | None = None,
     json_: JsonFlag = False,
     quiet: Flag = False,
@@ -192,6 +193,8 @@ def replay(
         Folder to keep the state of the replay in, and to take it up from; it needs a key that lasts, --key or STILLWATCH_KEY.
     until
         Stop after the step that ends at or after this time (ISO 8601, UTC), as if the log ended there.
+    share
+        Part of one core's time (as the log tells time) that judging everything may take beside the usual; a server's is 0.05.
     policy
         Tell too what this policy (TOML) would have done, and whom honest it would have hit where the truth lies with the log;
         written to policy.json.
@@ -214,10 +217,12 @@ def replay(
     _check_out(out)
     if state is not None:
         _check_out(state, "--state")
+    if not 0 <= share <= 1:
+        raise UsageError(f"share {share} is none", hint="a part of one core's time, from 0 to 1: 0.05")
     rules = policies.load(policy) if policy else None
     length, set_up, privacy = parse_length(every), settings.load(config), Privacy.load(key)
-    kept = None if state is None else Checkpoint(state, belonging(set_up, privacy, length_text(length)))
-    plan = Plan(length, parse_moment(until) if until else None, kept)
+    kept = None if state is None else Checkpoint(state, belonging(set_up, privacy, length_text(length), share))
+    plan = Plan(length, parse_moment(until) if until else None, kept, share=share)
     with Progress(quiet=quiet) as progress, kept.held() if kept else nullcontext():
         log = Log(exchanges, accounts, models, adapter, tuple(map))
         material = read(log, plan, privacy, progress)

@@ -88,6 +88,7 @@ def judge(
     grace: str = "10m",
     retention: str = "2d",
     final_scan: Literal["when_due", "always"] = "when_due",
+    share: float = 0.05,
     accounts: Path | None = None,
     models: Path | None = None,
     config: Path | None = None,
@@ -122,8 +123,10 @@ def judge(
     retention
         How long rows stay in the spool after the state of the judging has them.
     final_scan
-        With when_due everything is judged anew only when enough has come in for it, known campaigns being recognised all the
-        time; with always each judgement ends as a replay does.
+        With when_due everything is judged anew only as often as share allows, known campaigns being recognised all the time;
+        with always each judgement ends as a replay does.
+    share
+        Part of one core's time that judging everything anew may take; a state is bound to it.
     accounts
         One row per account, as for scan; what came in about an account holds over it.
     models
@@ -152,7 +155,7 @@ def judge(
     own = home / "keys" / "privacy.key"
     secret = own if key is None and not os.environ.get(KEY_VARIABLE) and own.exists() else key
     step, wait, late, kept = (parse_length(text) for text in (every, interval, grace, retention))
-    terms = Terms(step, wait, late, kept, final_scan, accounts, models, config, secret)
+    terms = Terms(step, wait, late, kept, final_scan, share, accounts, models, config, secret)
     place, set_up, privacy = Home(home).made(), settings.load(config), Privacy.load(secret)
     if forever:
         judge_loop.judge_for_ever(place, terms, set_up, privacy, parent)

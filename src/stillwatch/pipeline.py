@@ -93,7 +93,13 @@ def judge(
     engine: Engine, intake: Intake, detectors: Sequence[Detector], config: Config, at: datetime, progress: Progress
 ) -> campaigns.Judged:
     """Hops 3 to 6 on what the engine holds: every cluster as a campaign, a case for review, or let go."""
-    verdicts, holdings = weigh(engine, len(intake.accounts), detectors, config, progress)
+    return name(engine, intake, *weigh(engine, len(intake.accounts), detectors, config, progress), at)
+
+
+def name(
+    engine: Engine, intake: Intake, verdicts: list[scoring.Verdict], holdings: Holdings, at: datetime
+) -> campaigns.Judged:
+    """Hop 6: verdicts, whose cases the engine still has, as campaigns, cases for review, or let go."""
     names = campaigns.Names(intake.accounts.names, intake.models.names.to_pylist())
     # Without a case there are no tables of cases to look for moves in.
     suspected = [v.case.members for v in verdicts if v.outcome is not Outcome.LET_GO]

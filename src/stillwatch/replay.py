@@ -24,17 +24,20 @@ from stillwatch.checkpoint import Checkpoint, Hashes, Saved, resumed
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
 from stillwatch.errors import UsageError
+from stillwatch.evidence import Holdings
 from stillwatch.findings import Findings, Run
 from stillwatch.intake import Declared, Intake, Log, Reading, keep, mapped, open_log, release_times, take_in
 from stillwatch.ledger import NEVER, Ledger
 from stillwatch.membership import Rules
 from stillwatch.pipeline import blindness, run_of, weigh
 from stillwatch.pipeline import judge as judge_all
+from stillwatch.pipeline import name as name_all
 from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
 from stillwatch.profiles import profiles
 from stillwatch.progress import Progress
 from stillwatch.recognition import Book, Profile, keys_of, recognise
+from stillwatch.scoring import Verdict
 from stillwatch.store import Engine, open_engine
 from stillwatch.store.state import undisturbed
 from stillwatch.tables import FACTS, PROFILES
@@ -54,9 +57,9 @@ ARRIVED = f"""
 """Accounts that have arrived; a customer goes by the first of its accounts that has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judge:
-    """What judging needs beside the watch."""
+    """What judging needs beside the watch; ``heard`` is what the last judgement of everything came to, if it was made here."""
 
     engine: Engine
     intake: Intake
@@ -66,6 +69,8 @@ class Judge:
     seats: Seats
     customer: np.ndarray
     """Number of the customer of each account, by all accounts of the log."""
+    share: float = 0.0
+    heard: tuple[list[Verdict], Holdings] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class Plan:
     ``passed`` is the time (us) by which a step must have ended to be over; without it, that of the newest exchange, or
     ``until``. ``final_scan`` is ``always`` where a scan of the whole log is the last step. With ``when_due`` the log is judged
     as a whole only after steps that are over, when the schedule says so: what that found is told, with whom was recognised since.
+    ``share`` of a core's time may go into judging everything, beside what the schedule allows by rows.
     """
 
     every: timedelta
@@ -83,6 +89,7 @@ class Plan:
     checkpoint: Checkpoint | None = None
     passed: int | None = None
     final_scan: str = "always"
+    share: float = 0.0
 
     @property
     def before(self) -> int | None:
@@ -95,7 +102,8 @@ class Plan:
     def settings(self) -> dict[str, str]:
         """For ``run.json``."""
         until = {"until": self.until.isoformat()} if self.until else {}
-        return {"every": length_text(self.every)} | until
+        share = {"share": f"{self.share:g}"} if self.share else {}
+        return {"every": length_text(self.every)} | share | until
 
 
 @dataclass(slots=True)
@@ -160,7 +168,9 @@ def follow(
         engine.append("accounts_known", known)
         engine.append("models", release_times(declared.models, intake.models))
         customer = known["customer"].to_numpy()
-        judge = Judge(engine, intake, sighted, config, Systems.of(intake, arrivals), Seats.of(arrivals), customer)
+        judge = Judge(
+            engine, intake, sighted, config, Systems.of(intake, arrivals), Seats.of(arrivals), customer, plan.share
+        )
         if watch.schedule.rows:
             engine.append("facts", engine_rows(arrivals, arrivals.order[: watch.schedule.rows]))
         progress.stage("watch", total=len(arrivals) - taken_up)
@@ -168,6 +178,7 @@ def follow(
         if plan.final_scan == "when_due":
             told = last if last and last.rows == watch.schedule.rows else told_again(watch, judge, progress)
             findings = present(told, watch, arrivals, intake.accounts, customer)
+        judge.heard = None
     if plan.final_scan == "always":
         with open_engine(config.engine, config.memory, config.threads or None) as engine:
             progress.stage("wordings")
@@ -266,7 +277,7 @@ def step(
     arrivals.system[rows] = mapped(arrivals.system[rows], *watch.systems)
     greet(watch, arrivals, rows, judge.seats.by(until), end)
     watch.unexplained += unexplained(watch.ledger, arrivals, rows)
-    if may_judge and watch.schedule.due(until, watch.unexplained):
+    if may_judge and watch.schedule.due(until, watch.unexplained, end, judge.share):
         rejudge(watch, arrivals, judge, end)
         progress.stage("watch")
 
@@ -302,7 +313,8 @@ def rejudge(watch: Watch, arrivals: Arrivals, judge: Judge, at: int) -> None:
     watch.tried = np.zeros((0, 2), np.int64)
     watch.shared = np.sort(keys_of(holdings.kind, holdings.value)[holdings.holders >= 2])
     watch.unexplained = unexplained(watch.ledger, arrivals, arrivals.order[: watch.until])
-    watch.schedule.done(watch.until, watch.unexplained)
+    watch.schedule.done(watch.until, watch.unexplained, at, judge.share)
+    judge.heard = verdicts, holdings
 
 
 def unexplained(ledger: Ledger, arrivals: Arrivals, rows: np.ndarray) -> int:
@@ -381,9 +393,12 @@ def conclude(
 
 
 def told_again(watch: Watch, judge: Judge, progress: Progress) -> Told:
-    """What the last judgement of everything found: judged once more, by the rows it had, to be told in full."""
+    """What the last judgement of everything found, in full; where an earlier run made it, it is made once more, by the rows it
+    had."""
     if not watch.schedule.rows:
         return Told(0, campaigns.Judged((), (), ()))
-    judge.engine.step("accounts", ARRIVED)
     at = moment(watch.end)
+    if judge.heard:
+        return Told(watch.schedule.rows, name_all(judge.engine, judge.intake, *judge.heard, at))
+    judge.engine.step("accounts", ARRIVED)
     return Told(watch.schedule.rows, judge_all(judge.engine, judge.intake, judge.detectors, judge.config, at, progress))

@@ -33,9 +33,10 @@ class Terms:
     """How a spool is judged: in steps of ``every``, anew each ``interval``.
 
     A step is over when something that happened ``grace`` later has come in, or nothing has for so long. ``final_scan`` is
-    ``when_due`` where everything is judged anew only when enough has come in since (the schedule of a replay decides; known
-    campaigns are recognised all the time), ``always`` where each judgement ends as a replay does. Rows that were taken up
-    into the state stay in the spool for ``retention`` more. The paths are those of a scan's options.
+    ``when_due`` where everything is judged anew only when the schedule of a replay says so, which may spend ``share`` of a
+    core's time on it (known campaigns are recognised all the time), ``always`` where each judgement ends as a replay does.
+    Rows that the state has taken in stay in the spool for ``retention`` after they happened. The paths are those of a scan's
+    options.
     """
 
     every: timedelta = timedelta(hours=1)
@@ -43,6 +44,7 @@ class Terms:
     grace: timedelta = timedelta(minutes=10)
     retention: timedelta = timedelta(days=2)
     final_scan: str = "when_due"
+    share: float = 0.05
     accounts: Path | None = None
     models: Path | None = None
     config: Path | None = None
@@ -51,12 +53,14 @@ class Terms:
     def __post_init__(self) -> None:
         if self.final_scan not in FINAL_SCANS:
             raise UsageError(f"final scan {self.final_scan!r} is none", hint=f"one of {', '.join(FINAL_SCANS)}")
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"share {self.share} is none", hint="a part of one core's time, from 0 to 1: 0.05")
 
     def options(self) -> list[str]:
         """These terms as options of ``stillwatch judge``."""
         lengths = {n: length_text(getattr(self, n)) for n in ("every", "interval", "grace", "retention")}
         paths = {n: str(p) for n in ("accounts", "models", "config", "key") if (p := getattr(self, n)) is not None}
-        told = lengths | {"final-scan": self.final_scan} | paths
+        told = lengths | {"final-scan": self.final_scan, "share": f"{self.share:g}"} | paths
         return [f"--{name}={value}" for name, value in told.items()]
 
 

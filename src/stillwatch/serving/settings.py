@@ -100,6 +100,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "grace": "how long a step waits for what comes late",
         "retention": "how long exchanges stay in the spool after they were judged",
         "final_scan": "`when_due`: all is judged anew when enough has come in; `always`: each time",
+        "share": "part of one core's time that judging all anew may take, where it is done when due",
         "accounts": "a file of accounts beside what /ingest/accounts took in",
         "models": "a table of models and their release times, to notice moves to a new one",
         "config": "the judge's own settings (TOML), as `--config` of a scan",

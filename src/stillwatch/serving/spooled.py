@@ -132,7 +132,7 @@ def judge_spool(
     then results and state are as they were.
     """
     at = micros(now or datetime.now(UTC))
-    checkpoint = Checkpoint(home.watch, belonging(config, privacy, length_text(terms.every)))
+    checkpoint = Checkpoint(home.watch, belonging(config, privacy, length_text(terms.every), terms.share))
     with checkpoint.held(), Spool(home.spool) as spool:
         declared, marks = declared_by(spool, terms), read_marks(home)
         setting, newest = setting_of(declared, checkpoint, terms), spool.figures().last
@@ -211,7 +211,7 @@ def enter(intake: Intake, waiting: list[pa.Table], progress: Progress) -> int:
 def walked(sitting: Sitting, material: Material) -> Followed:
     """The walk of a replay over what was gathered."""
     terms, passed = sitting.terms, sitting.marks.passed(sitting.terms, sitting.at)
-    plan = Plan(terms.every, checkpoint=sitting.checkpoint, passed=passed, final_scan=terms.final_scan)
+    plan = Plan(terms.every, None, sitting.checkpoint, passed, terms.final_scan, terms.share)
     last = read_told(sitting.home, sitting.checkpoint)
     return follow(material, plan, sitting.config, sitting.privacy, sitting.progress, last)
 
