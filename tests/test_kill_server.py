@@ -50,10 +50,6 @@ def test_nothing_promised_is_lost_when_the_server_is_killed(kill: ModuleType, fo
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False,
-    reason="the spool's writer connects again outside of its own errors: some bodies are answered 500, not 503",
-)
 def test_a_full_disk_is_answered_come_again(kill: ModuleType, folder: Path) -> None:
     assert faults_of(kill, folder, "--rounds", "2") == []
 

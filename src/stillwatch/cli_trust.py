@@ -124,7 +124,7 @@ def new(home: Path, name: str, *, role: str, expires: str = "90d", json_: JsonFl
 
     Examples:
 
-        stillwatch token new home ann --role analyst
+        stillwatch token new home desk --role analyst
         stillwatch token new home litellm-1 --role gateway --expires 365d
 
     Roles of people, each with the rights of those before it: viewer, analyst,

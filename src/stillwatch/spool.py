@@ -309,8 +309,8 @@ class Spool:
         while puts := self._next(began):
             began = time.monotonic()
             try:
-                db = db or self._connect()
                 with _faults(self._path), self._writes:
+                    db = db or self._connect()
                     stored = self._commit(db, puts)
                     self._used = self._size(db)
             except Exception as e:  # the writer must survive: whoever waits is told
