@@ -301,7 +301,7 @@ def check(files: list[Path], svg: Path | None) -> None:
             )
             p[by == part] = 1 / (1 + 2.0 ** -(slope * given[by == part] + shift))
         report(name, p[told], rows.y[told], rows.w[told], rows.of[told])
-        if svg is not None and name == "world":
+        if svg is not None and name == "generator":
             svg.write_text(picture(*bins(p[told], rows.y[told], rows.w[told])), encoding="utf-8")
 
 
@@ -357,7 +357,7 @@ def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
     )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 390" font-family="sans-serif" font-size="12" '
-        'fill="#777" role="img"><title>Calibration on worlds left out</title>'
+        'fill="#777" role="img"><title>Calibration on worlds of generators left out</title>'
         '<rect x="60" y="30" width="300" height="300" fill="none" stroke="#999"/>'
         '<path d="M60 330 L360 30" stroke="#999" stroke-dasharray="4 4"/>'
         f'{dots}{ticks}<text x="210" y="375" text-anchor="middle">probability that was said</text>'
