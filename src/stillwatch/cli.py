@@ -194,7 +194,7 @@ def replay(
     until
         Stop after the step that ends at or after this time (ISO 8601, UTC), as if the log ended there.
     share
-        Part of one core's time (as the log tells time) that judging everything may take beside the usual; a server's is 0.05.
+        Part of one core's time (as the log tells time) that judging everything may take beside the usual; a server's is 0.02.
     policy
         Tell too what this policy (TOML) would have done, and whom honest it would have hit where the truth lies with the log;
         written to policy.json.
@@ -218,7 +218,7 @@ def replay(
     if state is not None:
         _check_out(state, "--state")
     if not 0 <= share <= 1:
-        raise UsageError(f"share {share} is none", hint="a part of one core's time, from 0 to 1: 0.05")
+        raise UsageError(f"share {share} is none", hint="a part of one core's time, from 0 to 1: 0.02")
     rules = policies.load(policy) if policy else None
     length, set_up, privacy = parse_length(every), settings.load(config), Privacy.load(key)
     kept = None if state is None else Checkpoint(state, belonging(set_up, privacy, length_text(length), share))

@@ -88,7 +88,7 @@ def judge(
     grace: str = "10m",
     retention: str = "2d",
     final_scan: Literal["when_due", "always"] = "when_due",
-    share: float = 0.05,
+    share: float = 0.02,
     accounts: Path | None = None,
     models: Path | None = None,
     config: Path | None = None,

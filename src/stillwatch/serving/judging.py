@@ -44,7 +44,7 @@ class Terms:
     grace: timedelta = timedelta(minutes=10)
     retention: timedelta = timedelta(days=2)
     final_scan: str = "when_due"
-    share: float = 0.05
+    share: float = 0.02
     accounts: Path | None = None
     models: Path | None = None
     config: Path | None = None
@@ -54,7 +54,7 @@ class Terms:
         if self.final_scan not in FINAL_SCANS:
             raise UsageError(f"final scan {self.final_scan!r} is none", hint=f"one of {', '.join(FINAL_SCANS)}")
         if not 0 <= self.share <= 1:
-            raise UsageError(f"share {self.share} is none", hint="a part of one core's time, from 0 to 1: 0.05")
+            raise UsageError(f"share {self.share} is none", hint="a part of one core's time, from 0 to 1: 0.02")
 
     def options(self) -> list[str]:
         """These terms as options of ``stillwatch judge``."""
