@@ -427,7 +427,9 @@ def test_coverage_counts_what_facts_tell(log: pa.Table, tmp_path: Path) -> None:
 # The process
 
 
-def test_how_it_stands_is_said_whatever_happens(log: pa.Table, terms: Terms, tmp_path: Path) -> None:
+def test_how_it_stands_is_said_whatever_happens(
+    log: pa.Table, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = Home(tmp_path)
     assert Status.read(home) == Status()
     put(home, log.slice(0, 300))
@@ -443,6 +445,10 @@ def test_how_it_stands_is_said_whatever_happens(log: pa.Table, terms: Terms, tmp
         assert (failed.status, failed.failures, failed.judged) == ("failed", failures, stood.judged)
         assert "another every" in failed.error
         assert failed.hint
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(judge_loop, "judge_spool", lambda *_: signal.raise_signal(signal.SIGINT))
+        judge_loop.judge_once(home, terms, CONFIG, KEY, Progress(quiet=True))
+    assert (Status.read(home).status, Status.read(home).pid) == ("stopped", None)
     status_file(home).write_text("{")
     assert Status.read(home).status == "failed"
 

@@ -80,6 +80,9 @@ def _judge(home: Home, terms: Terms, config: Config, privacy: Privacy, progress:
     _say(home, begun)
     try:
         judged = judge_spool(home, terms, config, privacy, progress)
+    except KeyboardInterrupt:
+        _say(home, replace(begun, status="stopped", pid=None, ended=datetime.now(UTC)))
+        raise
     except Exception as e:
         _say(home, _failed(begun, e))
         raise
