@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillwatch import folds, traits
+from stillwatch import folds, ground
 from stillwatch.detectors import Detector, Example, pairs, run_detector
 from stillwatch.detectors._rows import inputs
 from stillwatch.errors import EngineError
@@ -265,9 +265,9 @@ def test_engines_agree_on_the_evidence(engines: tuple[Engine, Engine], name: str
 @pytest.mark.spark
 def test_engines_agree_on_what_traits_stand_on(engines: tuple[Engine, Engine]) -> None:
     for engine in engines:
-        for name, sql in traits.STEPS.items():
+        for name, sql in ground.STEPS.items():
             engine.step(name, sql, {})
-    for table in traits.STEPS:
+    for table in ground.STEPS:
         left, right = (engine.rows(table) for engine in engines)
         assert left.num_rows, table
         assert not difference(left, right), table
