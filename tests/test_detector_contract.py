@@ -212,14 +212,16 @@ def small_log(seed: int) -> Example:
     ring, crowd = [f"r{k}" for k in range(8)], [f"o{k:02}" for k in range(40)]
     facts = [
         {"account": a, "time": 60 * h + 3 * k, "wording": "w", "prompt": f"p{(k // 2 + h) % 12}", "net": f"n{k % 2}",
-         "elicitation": 0.9, "tls": "all", "client": None, "country": f"c{k % 2}", "system": f"s{k % 2}", "model": 1}
+         "elicitation": 0.9, "tls": "all", "client": None, "country": f"c{k % 2}", "system": f"s{k % 2}", "model": 1,
+         "capability": k % 3, "slot": h // 6, "input_tokens": 40 + h}
         for k, a in enumerate(ring) for h in range(3, 90, 6)
     ]  # fmt: skip
     for k, a in enumerate(crowd):
         facts += [
             {"account": a, "time": int(t), "wording": f"v{rng.integers(6)}", "prompt": f"q{rng.integers(400)}",
              "net": rng.choice([None, f"m{k // 3}"]), "elicitation": rng.choice([None, 0.0, 0.1]), "tls": "all",
-             "client": rng.choice([None, "kit"]), "country": rng.choice([None, "c1", "c2"]), "model": int(t > 4000)}
+             "client": rng.choice([None, "kit"]), "country": rng.choice([None, "c1", "c2"]), "model": int(t > 4000),
+             "capability": rng.choice([None, 2, 10]), "slot": int(t) // 360, "input_tokens": rng.choice([None, 7])}
             for t in rng.integers(0, 5400, 12)
         ]  # fmt: skip
     accounts = [{"account": a, "card": f"x{k // 2}", "mail_domain": "d", "created_at": k} for k, a in enumerate(ring)]
