@@ -60,10 +60,9 @@ STEPS = {
         WHERE m.released_at > s.first
         GROUP BY a.customer""",
     "trait_accounts": """
-        SELECT customer AS account, min(programme) AS programme, min(verification) AS verification, min(plan) AS plan,
-               max(card) AS card, max(issuer) AS issuer, max(mail_domain) AS mail_domain, max(referrer) AS referrer,
-               max(signup_day) AS signup_day, max(billing_country) AS billing, max(phone_country) AS phone, max(org) AS org,
-               count(*) AS seats
+        SELECT customer AS account, min(programme) AS programme, min(verification) AS verification, max(card) AS card,
+               max(issuer) AS issuer, max(mail_domain) AS mail_domain, max(billing_country) AS billing,
+               max(phone_country) AS phone, max(org) AS org
         FROM accounts GROUP BY customer""",
 }
 """Named steps on ``facts``, ``accounts`` and ``models``: what ``Ground`` is loaded from."""
@@ -74,7 +73,7 @@ MEASURES = ("read", "marked", "aimed", "single", "appetite")
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What the traits of any group are worked out from: by customer (``totals``, ``declared``, ``home``, ``site``), and by
+    """What the traits of any group are worked out from: by customer (``totals``, ``declared``, ``site``), and by
     customer and wording (``practice``, sorted by wording then customer, wording w at ``at[w]:at[w + 1]``)."""
 
     holdings: Holdings
@@ -90,6 +89,8 @@ class Ground:
     practice: dict[str, np.ndarray]
     aims: np.ndarray
     """Exchanges by customer and capability."""
+    all_aims: np.ndarray
+    """Those of all customers."""
     cap: np.ndarray
     base: dict[str, float]
     slots: float
@@ -109,10 +110,9 @@ class Ground:
         wordings, first = np.unique(wording, return_index=True)
         practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "length", "squares", *MEASURES)}
         aimed = engine.rows("trait_aims")
+        capability = np.clip(aimed["capability"].to_numpy(), 0, len(CAPABILITIES) - 1)
         aims = np.zeros((size, len(CAPABILITIES)))
-        aims[aimed["account"].to_numpy(), np.clip(aimed["capability"].to_numpy(), 0, len(CAPABILITIES) - 1)] = aimed[
-            "n"
-        ].to_numpy()
+        aims[aimed["account"].to_numpy(), capability] = aimed["n"].to_numpy()
         n = totals["n"].astype(float)
         base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
         totals["volume"] = np.log(np.maximum(1, n))
@@ -129,8 +129,8 @@ class Ground:
         slots = float(((active / max(1, active.sum())) ** 2).sum())
         return cls(
             holdings, totals, declared, sites["net"], sites["share"].astype(float), moves["moved"].astype(float),
-            moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice, aims,
-            holdings.cap(), base, slots,
+            moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice,
+            aims, aims.sum(axis=0), holdings.cap(), base, slots,
         )  # fmt: skip
 
 

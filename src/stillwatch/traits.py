@@ -32,13 +32,13 @@ MARKERS = 40
 
 def traits(ground: Ground, members: np.ndarray) -> dict[str, float]:
     """The traits of one group, by name."""
-    marks = markers(ground, members)
+    marks, rare = markers(ground, members), rare_of(ground, members)
     return {
         "size": float(np.log2(len(members))),
         **practice(ground, members, marks),
         **whole(ground, members),
-        **sharing(ground, members),
-        **linked(ground, members),
+        **sharing(ground, members, *rare),
+        **linked(ground, members, *rare),
         **alike(ground, members),
         **declared(ground, members),
         **rhythm(ground, members),
@@ -60,41 +60,40 @@ def markers(ground: Ground, members: np.ndarray) -> np.ndarray:
 
 def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str, float]:
     """What is asked in the wordings that mark the group, and how it is dealt out."""
+    uses = ground.at[marks + 1] - ground.at[marks]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(ground.at[m], ground.at[m + 1]) for m in marks)])
-    which = np.repeat(np.arange(len(marks)), ground.at[marks + 1] - ground.at[marks])
+    which = np.repeat(np.arange(len(marks)), uses)
     mine = np.isin(ground.account[rows], members)
     exclusive = mine.mean() if len(mine) else 0.0
     rows, which = rows[mine], which[mine]
     n = ground.practice["n"][rows]
-    total, all_ = n.sum(), ground.totals["n"]
-    share = {m: ground.practice[m][rows].sum() / total if total else 0.0 for m in MEASURES}
-    base = ground.base
+    total, all_, base = n.sum(), ground.totals["n"], ground.base
+    share = {m: ground.practice[m][rows].sum() / total if total else base[m] for m in MEASURES}
     user = np.searchsorted(members, ground.account[rows])
     per_user = np.bincount(user, n, len(members))
-    user = np.searchsorted(members, ground.account[rows])
-    per_user = np.bincount(user, n, len(members))
-    users_of = np.bincount(which, minlength=len(marks))
-    all_users = (ground.at[marks + 1] - ground.at[marks]) if len(marks) else np.zeros(0)
-    by = {m: np.bincount(user, ground.practice[m][rows], len(members)) for m in ("length", "squares", "aimed", "read")}
+    by = {m: np.bincount(user, ground.practice[m][rows], len(members)) for m in ("length", "squares", "aimed")}
     return {
         "exclusive": float(exclusive),
-        "owned": float(np.average(np.log2((users_of + 1) / (all_users - users_of + 1)), weights=users_of))
-        if len(marks)
-        else -4.0,
+        "owned": owned(np.bincount(which, minlength=len(marks)), uses),
         "practising": float((per_user > 0).mean()),
         "practice": float(total / max(1.0, all_[members].sum())),
         "practice_even": float(np.log1p(_spread(per_user[per_user > 0] / all_[members][per_user > 0]))),
-        "read": float(np.log2((share["read"] + 0.02) / (base["read"] + 0.02))) if total else 0.0,
-        "marked": float(np.log2((share["marked"] + 0.01) / (base["marked"] + 0.01))) if total else 0.0,
-        "aimed": share["aimed"] - base["aimed"] if total else 0.0,
-        "single": share["single"] - base["single"] if total else 0.0,
-        "appetite": share["appetite"] - base["appetite"] if total else 0.0,
-        "repeats": float(np.log2(total / max(1, len(rows)))) if total else 0.0,
+        "read": _more(share["read"], base["read"], 0.02),
+        "marked": _more(share["marked"], base["marked"], 0.01),
+        "aimed": share["aimed"] - base["aimed"],
+        "single": share["single"] - base["single"],
+        "appetite": share["appetite"] - base["appetite"],
+        "repeats": float(np.log2(max(1.0, total) / max(1, len(rows)))),
         "dispatch": dispatch(user, which, n),
         "variety": variety(user, which, n),
         "uneven_length": uneven(per_user, by["length"], by["squares"]),
         "uneven_aimed": uneven(per_user, by["aimed"], by["aimed"]),
     }
+
+
+def owned(mine: np.ndarray, uses: np.ndarray) -> float:
+    """Of each wording, log2 of the members that use it to the others, averaged over the members' uses; -4 where there is none."""
+    return float(np.average(np.log2((mine + 1) / (uses - mine + 1)), weights=mine)) if len(mine) else -4.0
 
 
 def uneven(n: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> float:
@@ -116,14 +115,12 @@ def uneven(n: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> float:
 
 
 def variety(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
-    """How many different wordings an account uses, as a share of how many it would if they were dealt out: -1..1, 0 where
+    """How many different wordings an account uses, as a share of how many it would if they were dealt out: 0..1.5, 0 where
     there is nothing to deal out.
 
     Expected by rarefaction (Hurlbert 1971) from what all of them use.
     """
-    busy = np.bincount(user, n)
-    keep = busy[user] >= 2
-    user, which, n = user[keep], which[keep], n[keep]
+    user, which, n = _of_busy(user, which, n)
     if not len(n):
         return 0.0
     pool = np.bincount(which, n)
@@ -145,12 +142,12 @@ def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
     n = t["n"][members].astype(float)
     share = {m: float(np.average(t[m][members], weights=n)) for m in ("read", "marked", "aimed", "single")}
     mine = ground.aims[members].sum(axis=0) + 0.5
-    others = ground.aims.sum(axis=0) - mine + 1.5
+    others = ground.all_aims - mine + 1.5
     p, q = mine / mine.sum(), others / others.sum()
     active = members[n >= 8]
     return {
-        "whole_read": float(np.log2((share["read"] + 0.02) / (base["read"] + 0.02))),
-        "whole_marked": float(np.log2((share["marked"] + 0.01) / (base["marked"] + 0.01))),
+        "whole_read": _more(share["read"], base["read"], 0.02),
+        "whole_marked": _more(share["marked"], base["marked"], 0.01),
         "whole_aimed": share["aimed"] - base["aimed"],
         "whole_single": share["single"] - base["single"],
         "narrow": float((p * np.log2(p / q)).sum()),
@@ -163,9 +160,7 @@ def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
 def dispatch(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
     """How like chance it is who uses which wording: log2 of chi-square over its degrees of freedom, clipped to -1..6; 6 where
     there is nothing to deal out."""
-    busy = np.bincount(user, n)
-    keep = busy[user] >= 2
-    user, which, n = user[keep], which[keep], n[keep]
+    user, which, n = _of_busy(user, which, n)
     if not len(n):
         return UNTOLD
     users, kinds, total = np.bincount(user, n), np.bincount(which, n), n.sum()
@@ -176,14 +171,20 @@ def dispatch(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
     return float(np.clip(np.log2(max(chi, 1e-9) / freedom), -1, UNTOLD))
 
 
-def sharing(ground: Ground, members: np.ndarray) -> dict[str, float]:
-    """Of each kind, the share of members that hold a rare value with another of them, and the bits beyond chance per member."""
+def rare_of(ground: Ground, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rare values that members hold, as pairs (position in ``members``, value)."""
     h = ground.holdings
     position, held = h.values_of(members)
     rare = h.holders[held] <= ground.cap[held]
+    return position[rare], held[rare]
+
+
+def sharing(ground: Ground, members: np.ndarray, position: np.ndarray, held: np.ndarray) -> dict[str, float]:
+    """Of each kind, the share of members that hold a rare value with another of them, and the bits beyond chance per member."""
+    h = ground.holdings
     found, traces = {}, np.zeros((len(members), 3), bool)
     for name in SHARING:
-        keep = rare & (h.kind[held] == KIND_NAMES.index(name))
+        keep = h.kind[held] == KIND_NAMES.index(name)
         values, number, count = np.unique(held[keep], return_inverse=True, return_counts=True)
         outside = (h.holders[values] - count + 0.5) / (h.n - len(members) + 1)
         lift = np.where(count >= 2, np.log2(np.maximum(1.0, (count - 1) / len(members) / outside)), 0.0)
@@ -195,14 +196,12 @@ def sharing(ground: Ground, members: np.ndarray) -> dict[str, float]:
     return {**found, "share_two": float((traces.sum(axis=1) >= 2).mean())}
 
 
-def linked(ground: Ground, members: np.ndarray) -> dict[str, float]:
+def linked(ground: Ground, members: np.ndarray, position: np.ndarray, held: np.ndarray) -> dict[str, float]:
     """Share of the members that hang together through rare cards and phones, and through rare networks."""
-    h = ground.holdings
-    position, held = h.values_of(members)
-    rare = h.holders[held] <= ground.cap[held]
+    kind = ground.holdings.kind[held]
     found = {}
     for name, kinds in (("paid", ("card", "phone")), ("networked", ("net", "signup_net"))):
-        keep = rare & np.isin(h.kind[held], [KIND_NAMES.index(k) for k in kinds])
+        keep = np.isin(kind, [KIND_NAMES.index(k) for k in kinds])
         _, number = np.unique(held[keep], return_inverse=True)
         graph = igraph.Graph(
             n=len(members) + int(number.max(initial=-1)) + 1,
@@ -288,3 +287,14 @@ def rhythm(ground: Ground, members: np.ndarray) -> dict[str, float]:
 def _spread(values: np.ndarray) -> float:
     """Standard deviation over mean."""
     return float(values.std() / values.mean()) if len(values) and values.mean() > 0 else 0.0
+
+
+def _more(share: float, base: float, floor: float) -> float:
+    """How many times as much a share is as its base, as log2; both raised by ``floor``, below which little is told."""
+    return float(np.log2((share + floor) / (base + floor)))
+
+
+def _of_busy(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of accounts with at least two exchanges: of one alone it cannot be said whether it was dealt out."""
+    keep = np.bincount(user, n)[user] >= 2
+    return user[keep], which[keep], n[keep]
