@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stillwatch.errors import Reject
 from stillwatch.findings import Counts, Findings, Run, accounts_table
@@ -16,6 +20,25 @@ from stillwatch.progress import Timing
 from stillwatch.types import Alternative, Axis, Campaign, Day, Exhibit, Member, Node, Outcome, Pivot, Reason
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the files of a result say."""
+
+    folder: Path
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    @property
+    def accounts(self) -> list[dict[str, Any]]:
+        return pq.read_table(self.folder / "accounts.parquet").to_pylist()
+
+    @property
+    def found(self) -> tuple[Any, ...]:
+        """All that a replay tells of what it found."""
+        return (self.accounts, *(self.json(f"{n}.json") for n in ("campaigns", "review", "history")))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fixtures_engine import weights_of
+from fixtures_findings import Written
 from stillwatch import __version__, checkpoint, cli, replay, weighing
 from stillwatch.checkpoint import Checkpoint, Hashes, Saved, belonging, packed, resumed
 from stillwatch.config import Config
@@ -36,28 +37,15 @@ KEY = Privacy(b"a key for tests, and for nothing else")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a replay left: exit code, what it said, and its files."""
+class Told(Written):
+    """What a replay left: its files, exit code, and what it said."""
 
     code: int
     said: str
-    folder: Path
-
-    def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
-
-    @property
-    def accounts(self) -> list[dict[str, Any]]:
-        return pq.read_table(self.folder / "accounts.parquet").to_pylist()
 
     @property
     def flagged(self) -> list[dict[str, Any]]:
         return [r for r in self.accounts if r["first_flagged_at"]]
-
-    @property
-    def found(self) -> tuple[Any, ...]:
-        """All that a replay tells of what it found."""
-        return (self.accounts, *(self.json(f"{n}.json") for n in ("campaigns", "review", "history")))
 
 
 Run = Callable[..., Told]
@@ -97,9 +85,8 @@ def run(base: Path) -> Run:
         arguments += ["--accounts", str(world / "accounts.parquet"), "--models", str(world / "models.csv"), *more]
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            return Told(
-                cli.main(arguments if "--every" in more else [*arguments, "--every", EVERY]), said.getvalue(), out
-            )
+            code = cli.main(arguments if "--every" in more else [*arguments, "--every", EVERY])
+            return Told(out, code=code, said=said.getvalue())
 
     return through_the_command_line
 

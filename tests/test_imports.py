@@ -25,7 +25,7 @@ LAYERS = (
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("serving",),
-    ("cli", "cli_policy", "cli_serving", "cli_trust", "console"),
+    ("cli", "cli_options", "cli_policy", "cli_serving", "cli_trust", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fixtures_engine import weights_of
+from fixtures_findings import Written
 from stillwatch import replay, results, telling, weighing
 from stillwatch.checkpoint import Checkpoint, belonging
 from stillwatch.config import Config
@@ -85,32 +86,14 @@ def terms(world: Path) -> Terms:
     return replace(TERMS, accounts=world / "accounts.parquet", models=world / "models.csv")
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the files of a result say."""
-
-    folder: Path
-
-    def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
-
-    @property
-    def accounts(self) -> list[dict[str, Any]]:
-        return pq.read_table(self.folder / "accounts.parquet").to_pylist()
-
-    @property
-    def found(self) -> tuple[Any, ...]:
-        return (self.accounts, *(self.json(f"{n}.json") for n in ("campaigns", "review", "history")))
-
-
 @pytest.fixture(scope="module")
-def replayed(world: Path, log: pa.Table) -> Told:
+def replayed(world: Path, log: pa.Table) -> Written:
     given = Log(world / "log", world / "accounts.parquet", world / "models.csv")
     findings, run, history = replay.replay(given, Plan(EVERY, share=SHARE), CONFIG, KEY, Progress(quiet=True))
     results.write(findings, run, world / "replayed", history)
     assert findings.campaigns, "nothing to compare"
     assert len({h["named_at"] for h in history}) > 1
-    told = Told(world / "replayed")
+    told = Written(world / "replayed")
     assert len({r["first_flagged_at"] for r in told.accounts if r["first_flagged_at"]}) > 2
     return told
 
@@ -139,7 +122,7 @@ def cuts(log: pa.Table, shares: Sequence[float] = PARTS) -> list[pa.Table]:
 
 
 def test_a_log_that_comes_in_live_ends_as_its_replay(
-    replayed: Told, log: pa.Table, terms: Terms, tmp_path: Path
+    replayed: Written, log: pa.Table, terms: Terms, tmp_path: Path
 ) -> None:
     home, seen = Home(tmp_path), 0
     for part in cuts(log, (0.3, 0.7, 1.0)):
@@ -147,7 +130,7 @@ def test_a_log_that_comes_in_live_ends_as_its_replay(
         told = judge(home, replace(terms, final_scan="always"))
         seen += part.num_rows
         assert (told.is_new, told.rows, told.new, told.late) == (True, seen, part.num_rows, 0)
-    assert Told(home.results).found == replayed.found
+    assert Written(home.results).found == replayed.found
 
 
 @dataclass(frozen=True)
@@ -162,7 +145,7 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live(log: pa.Table, terms: Terms, replayed: Told, tmp_path_factory: pytest.TempPathFactory) -> Live:
+def live(log: pa.Table, terms: Terms, replayed: Written, tmp_path_factory: pytest.TempPathFactory) -> Live:
     home, told_again = Home(tmp_path_factory.mktemp("live")), replay.told_again
     live = Live(home, [], [], [])
 
@@ -176,7 +159,7 @@ def live(log: pa.Table, terms: Terms, replayed: Told, tmp_path_factory: pytest.T
             live.anew.append(0)
             put(home, part)
             live.told.append(judge(home, replace(terms, retention=timedelta(seconds=1))))
-            live.found.append(Told(home.results).found)
+            live.found.append(Written(home.results).found)
     return live
 
 
@@ -202,14 +185,14 @@ def test_what_is_told_is_judged_only_when_the_schedule_has_judged(live: Live) ->
 
 
 def test_what_was_judged_is_forgotten_and_its_names_are_not(
-    live: Live, log: pa.Table, terms: Terms, replayed: Told, world: Path
+    live: Live, log: pa.Table, terms: Terms, replayed: Written, world: Path
 ) -> None:
     assert sum(t.forgotten for t in live.told) > 0.5 * log.num_rows
     with Spool(live.home.spool) as spool:
         assert spool.figures().rows == log.num_rows - sum(t.forgotten for t in live.told)
     told = judge(live.home, replace(terms, final_scan="always"))
     assert (told.rows, told.new) == (log.num_rows, 0)
-    assert Told(live.home.results).found == replayed.found
+    assert Written(live.home.results).found == replayed.found
 
 
 def test_names_that_are_lost_are_missed(live: Live, terms: Terms, tmp_path: Path) -> None:
@@ -228,7 +211,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("place", ["walk", "write_told", "write_json"])
 def test_what_breaks_off_is_taken_up_again(
-    place: str, replayed: Told, log: pa.Table, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, replayed: Written, log: pa.Table, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, hasty = Home(tmp_path), replace(terms, retention=timedelta(seconds=1))
     put(home, log.slice(0, 1200))
@@ -244,7 +227,7 @@ def test_what_breaks_off_is_taken_up_again(
     put(home, log.slice(1200))
     told = judge(home, replace(hasty, final_scan="always"))
     assert told.rows == log.num_rows
-    assert Told(home.results).found == replayed.found
+    assert Written(home.results).found == replayed.found
 
 
 KILLED = """
@@ -266,14 +249,14 @@ t.judge(home, t.replace(t.TERMS, accounts=world / "accounts.parquet", models=wor
 """
 
 
-def test_so_is_what_is_killed(replayed: Told, log: pa.Table, terms: Terms, world: Path, tmp_path: Path) -> None:
+def test_so_is_what_is_killed(replayed: Written, log: pa.Table, terms: Terms, world: Path, tmp_path: Path) -> None:
     home = Home(tmp_path)
     put(home, log)
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(world)]
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}, check=False)
     assert ended.returncode == -signal.SIGKILL
     judge(home, replace(terms, final_scan="always"))
-    assert Told(home.results).found == replayed.found
+    assert Written(home.results).found == replayed.found
 
 
 # What comes late, and what comes early

@@ -8,7 +8,6 @@ and a line that a crash left unfinished is set aside, in sight, only where no ch
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from stillwatch.entries import (
     BEFORE_ALL,
@@ -41,7 +40,7 @@ from stillwatch.entries import (
 from stillwatch.errors import Terminal, Transient
 from stillwatch.merkle import Tree
 from stillwatch.notes import KEY_VARIABLE, BadNote, Checkpoint, Signer, Verifier, load_signer, open_checkpoint
-from stillwatch.store.state import write_text
+from stillwatch.store.state import take_lock, write_text
 from stillwatch.verification import Fault, Verified, public_key, verify
 
 __all__ = [
@@ -336,13 +335,10 @@ class Audit:
             self.checkpoint()
 
 
-def _hold(folder: Path) -> BinaryIO:
-    lock = (folder / LOCK).open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        lock.close()
-        raise Transient(f"{folder}: another process is writing this audit", hint="let it end, or ask it") from e
+def _hold(folder: Path) -> TextIO:
+    lock = take_lock(folder / LOCK)
+    if lock is None:
+        raise Transient(f"{folder}: another process is writing this audit", hint="let it end, or ask it")
     return lock
 
 

@@ -8,7 +8,6 @@ accounts and models stand under keyed hashes of their names.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from stillwatch.intake import Intake, Taken, digest_of, places
 from stillwatch.ledger import NEVER, Entry, Ledger
 from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.recognition import Book, Profile
-from stillwatch.store.state import atomic, write_json, write_parquet
+from stillwatch.store.state import atomic, sha256_of, take_lock, write_json, write_parquet
 from stillwatch.watch import Schedule, Watch
 from stillwatch.wordings import Wrappers
 
@@ -109,11 +108,10 @@ class Checkpoint:
     def held(self) -> Iterator[None]:
         """Keep other runs off the folder, which is made if need be. Transient where one holds it already."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                raise Transient(f"{self.folder}: another replay is using this state", hint="wait for it to end") from e
+        lock = take_lock(self.folder / ".lock")
+        if lock is None:
+            raise Transient(f"{self.folder}: another replay is using this state", hint="wait for it to end")
+        with lock:
             yield
 
     def load(self) -> Saved | None:
@@ -206,11 +204,11 @@ class Checkpoint:
             raise Terminal(f"{path}: a file of the state is missing", hint=BROKEN) from e
         if size != told["bytes"]:
             raise Terminal(f"{path}: damaged: {size} bytes, not {told['bytes']}", hint=BROKEN)
-        if _sha256(path) != told["sha256"]:
+        if sha256_of(path) != told["sha256"]:
             raise Terminal(f"{path}: damaged: it is not as it was written", hint=BROKEN)
 
     def _entry(self, name: str) -> dict[str, Any]:
-        return {"bytes": (self.folder / name).stat().st_size, "sha256": _sha256(self.folder / name)}
+        return {"bytes": (self.folder / name).stat().st_size, "sha256": sha256_of(self.folder / name)}
 
     def _size(self) -> int:
         return sum(f["bytes"] for f in self.files.values()) + (self.folder / MANIFEST).stat().st_size
@@ -340,11 +338,6 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     width = column.type.byte_width // 4
     held = [np.frombuffer(c.buffers()[1], np.uint32)[c.offset * width :][: len(c) * width] for c in column.chunks]
     return np.concatenate([np.zeros(0, np.uint32), *held]).reshape(-1, width)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256_of(manifest: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from stillwatch import __version__
+from stillwatch.cli_options import Flag, JsonFlag, Paths
 from stillwatch.cli_policy import app as policy_verbs
 from stillwatch.cli_serving import app as serving_verbs
 from stillwatch.errors import Reject, StillwatchError, UsageError
@@ -59,10 +60,6 @@ Exit codes: 0 no campaign, 1 campaigns found, 2 usage, 3 input rejected,
 """
 
 app = App(name="stillwatch", help=HELP, version=__version__, help_format="plaintext", suppress_keyboard_interrupt=False)
-
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
-Paths = Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 
 
 @app.command

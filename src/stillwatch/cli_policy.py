@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from stillwatch.cli_options import JsonFlag
 from stillwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from stillwatch.types import Action
 
 app = App(name="policy", help="Check a policy, say in plain words what it does, or whom it would hit now.")
-
-JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 
 
 @app.command

@@ -12,14 +12,13 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from stillwatch import cli_trust
+from stillwatch.cli_options import Flag, JsonFlag
 from stillwatch.errors import UsageError
 
 app = App(name="serving")
 app.command(cli_trust.audit)
 app.command(cli_trust.token)
 
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 
 FAILED = 1
 """Exit code of ``doctor`` where something must be mended."""
@@ -152,7 +151,7 @@ def judge(
 
     if once and forever:
         raise UsageError("--once and --forever contradict each other", hint="give one of them")
-    own = home / "keys" / "privacy.key"
+    own = Home(home).privacy_key
     secret = own if key is None and not os.environ.get(KEY_VARIABLE) and own.exists() else key
     step, wait, late, kept = (parse_length(text) for text in (every, interval, grace, retention))
     terms = Terms(step, wait, late, kept, final_scan, share, accounts, models, config, secret)

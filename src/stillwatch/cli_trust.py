@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from stillwatch.cli_options import JsonFlag
 from stillwatch.errors import Transient, UsageError
 
 if TYPE_CHECKING:
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
 audit = App(name="audit", help="Check what was done, by whom, and that nobody has changed it since.")
 token = App(name="token", help="Let people and machines in, each with a role of its own, and shut them out again.")
 
-JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 
 UNSOUND = 1
 """Exit code of ``audit verify`` where the log is not what was signed."""
-AUDIT_KEY = Path("keys") / "audit.key"
-"""Where a home keeps the key that signs its audit."""
 SHOWN = 20
 """Faults and remarks shown to a person; with --json all are."""
 
@@ -255,13 +253,15 @@ def _me() -> str:
 def _write_down(home: Path, event: str, subject: str, facts: Mapping[str, Any]) -> None:
     """Write to the home's audit what is about to be done. Where the server holds it, or there is none yet, that is told."""
     from stillwatch import audit as log
+    from stillwatch.serving.home import Home
 
+    key = Home(home).audit_key
     try:
         if not (home / "audit" / "log.jsonl").exists():
             raise Transient("this home has no audit yet")
-        if not ((home / AUDIT_KEY).exists() or os.environ.get(log.KEY_VARIABLE)):
-            raise UsageError(f"{home / AUDIT_KEY}: the key that signs the audit is not there", hint="put it back")
-        with log.Audit(home / "audit", log.load_signer(home / AUDIT_KEY)) as written:
+        if not (key.exists() or os.environ.get(log.KEY_VARIABLE)):
+            raise UsageError(f"{key}: the key that signs the audit is not there", hint="put it back")
+        with log.Audit(home / "audit", log.load_signer(key)) as written:
             written.append(event, _me(), "admin", subject, facts)
     except log.AuditUnwritable:
         raise

@@ -13,15 +13,14 @@ import hashlib
 import os
 import re
 import secrets
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from stillwatch.errors import StillwatchError, Terminal, UsageError
-from stillwatch.secret import Secret, secret_from
+from stillwatch.errors import StillwatchError, UsageError
+from stillwatch.secret import Secret, secret_from, write_new
 
 KEY_VARIABLE = "STILLWATCH_AUDIT_KEY"
 ED25519 = b"\x01"
@@ -133,28 +132,8 @@ def load_signer(path: Path, variable: str = KEY_VARIABLE) -> Signer:
     if os.environ.get(variable):
         return Signer.parse(secret_from(variable=variable), variable)
     if not path.exists():
-        _make(path)
+        write_new(path, Signer.make(f"stillwatch/{secrets.token_hex(4)}").text().reveal(), variable)
     return Signer.parse(secret_from(path), str(path))
-
-
-def _make(path: Path) -> None:
-    """A new key in ``path``, whole or not at all; one that another process has put there meanwhile stands."""
-    signer = Signer.make(f"stillwatch/{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(signer.text().reveal() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(name, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(name)
-    except OSError as e:
-        raise Terminal(f"{path}: the key cannot be written: {e.strerror}", hint=f"or give one in {KEY_VARIABLE}") from e
 
 
 def check_name(name: str) -> str:

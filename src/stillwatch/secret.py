@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hmac
 import os
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from stillwatch.errors import UsageError
+from stillwatch.errors import Terminal, UsageError
 
 FOR_OTHERS = 0o027
 """Permissions that a file with a secret may not have: written by its group, or anything by everybody."""
@@ -61,6 +62,28 @@ def secret_from(path: Path | None = None, variable: str | None = None) -> Secret
     if not text:
         raise UsageError(f"no secret given: the variable {variable} is not set", hint="set it, or give a file")
     return Secret(text)
+
+
+def write_new(path: Path, text: str, variable: str) -> None:
+    """A new secret in ``path``, whole or not at all, for its owner alone; one that another process puts there meanwhile stands.
+
+    Terminal where it cannot be written; the environment ``variable`` is where it may be given instead.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(name, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(name)
+    except OSError as e:
+        raise Terminal(f"{path}: the key cannot be written: {e.strerror}", hint=f"or give one in {variable}") from e
 
 
 def _of_file(path: Path) -> Secret:

@@ -192,7 +192,10 @@ class Rung(StrEnum):
     @property
     def height(self) -> int:
         """0 for the mildest."""
-        return list(Rung).index(self)
+        return _HEIGHTS[self]
+
+
+_HEIGHTS = {rung: height for height, rung in enumerate(Rung)}
 
 
 class Standing(StrEnum):

@@ -7,7 +7,6 @@ missing from the audit. Keys are not copied: whoever holds the file must not be 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from stillwatch.audit import public_key, verify
 from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.serving.home import Home
 from stillwatch.store.copies import copy_database, faults_of, raise_numbers
-from stillwatch.store.state import atomic
+from stillwatch.store.state import atomic, sha256_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -200,16 +199,11 @@ def _is_secret(file: Path) -> bool:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     files = {
-        f.relative_to(folder).as_posix(): {"bytes": f.stat().st_size, "sha256": _digest(f)}
+        f.relative_to(folder).as_posix(): {"bytes": f.stat().st_size, "sha256": sha256_of(f)}
         for f in sorted(folder.rglob("*"))
         if f.is_file()
     }
     return {"format": FORMAT, "version": __version__, "at": datetime.now(UTC).isoformat(), "files": files}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _size(manifest: Mapping[str, Any]) -> int:
@@ -288,7 +282,7 @@ def _take(file: Path, packed: tarfile.TarFile, entry: tarfile.TarInfo, missing: 
         shutil.copyfileobj(content, out)
         out.flush()
         os.fsync(out.fileno())
-    if place.stat().st_size != told["bytes"] or _digest(place) != told["sha256"]:
+    if place.stat().st_size != told["bytes"] or sha256_of(place) != told["sha256"]:
         raise Terminal(f"{file}: {entry.name} is not what its {MANIFEST} says", hint="take another backup")
 
 

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from stillwatch.errors import UsageError
 from stillwatch.types import InForce, Rung
 
-HEIGHTS = {rung: height for height, rung in enumerate(Rung)}
 KEY_NAME = re.compile(r"[0-9a-f]{64}")
 TOLERANCE = 1e-9
 """Share of a request by which adding up many small refills may fall short of one."""
@@ -168,7 +167,7 @@ def _ranked(held: InForce) -> Ranked:
     if held.expires_at.tzinfo is None:
         raise UsageError(f"action {held.action_id!r}: the end of what is in force has no zone")
     rate = requests_per_minute(held)
-    return (HEIGHTS[held.rung], -rate if rate else 0.0, held.expires_at), held.expires_at, held
+    return (held.rung.height, -rate if rate else 0.0, held.expires_at), held.expires_at, held
 
 
 def requests_per_minute(held: InForce) -> float:

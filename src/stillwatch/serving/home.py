@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import Transient, UsageError
+from stillwatch.store.state import take_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,13 @@ class Home:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other servers off. Transient where one runs already."""
-        with self.lock.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                lock.seek(0)
-                raise Transient(
-                    f"{self.folder}: another server has this home (process {lock.read().strip() or 'unknown'})",
-                    hint="stop it first: systemctl stop stillwatch",
-                ) from e
+        lock = take_lock(self.lock)
+        if lock is None:
+            raise Transient(
+                f"{self.folder}: another server has this home (process {self.lock.read_text().strip() or 'unknown'})",
+                hint="stop it first: systemctl stop stillwatch",
+            )
+        with lock:
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()

@@ -13,21 +13,20 @@ import logging
 import math
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from stillwatch.actions import Actions
 from stillwatch.audit import Audit
-from stillwatch.errors import StillwatchError, Terminal
+from stillwatch.errors import StillwatchError
 from stillwatch.notes import load_signer
 from stillwatch.privacy import KEY_VARIABLE, Privacy
-from stillwatch.secret import secret_from
+from stillwatch.secret import secret_from, write_new
 from stillwatch.serving import snapshot
 from stillwatch.serving.access import Access, Caller
 from stillwatch.serving.decisions import Decisions
@@ -174,25 +173,9 @@ def privacy_of(home: Home, key: Path | None) -> tuple[Privacy, Path | None]:
         return Privacy.load(None), None
     file = key or home.privacy_key
     if key is None and not file.exists():
-        _make_key(file)
+        write_new(file, secrets.token_urlsafe(32), KEY_VARIABLE)
     secret_from(file)
     return Privacy.load(file), file
-
-
-def _make_key(file: Path) -> None:
-    """A new secret in ``file``, whole or not at all, for its owner alone; one that is there meanwhile stands."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        with os.fdopen(handle, "w", encoding="ascii") as made:
-            made.write(secrets.token_urlsafe(32) + "\n")
-            made.flush()
-            os.fsync(made.fileno())
-        with suppress(FileExistsError):
-            os.link(name, file)
-        os.unlink(name)
-    except OSError as e:
-        raise Terminal(f"{file}: the key cannot be written: {e.strerror}", hint=f"or give one in {KEY_VARIABLE}") from e
 
 
 def derived(privacy: Privacy, purpose: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from stillwatch.errors import UsageError
 from stillwatch.responders import API_KEY, BEARER, Bucket, Usage, answer_request, known
-from stillwatch.serving.decisions import HEIGHTS, Buckets, Decisions
+from stillwatch.serving.decisions import Buckets, Decisions
 from stillwatch.serving.dialects import Told, dialect_of, line, told
 from stillwatch.types import InForce, Rung
 
@@ -165,7 +165,7 @@ class Gate:
         self, held: InForce, dialect: str, now: datetime, usage: Usage, request_id: str = "", *, counts: bool = True
     ) -> Verdict:
         """What the responders of what is in force say to a request; a refusal is counted, if it ``counts``."""
-        if HEIGHTS[held.rung] < HEIGHTS[Rung.THROTTLE]:
+        if held.rung.height < Rung.THROTTLE.height:
             return Verdict(held, None)
         appeal = held.settings.get("appeal_url") or self.wiring.appeal(held.action_id)
         shown = replace(held, settings={**held.settings, "appeal_url": appeal})

@@ -12,7 +12,6 @@ from typing import Any
 
 from stillwatch.responders import ladder
 from stillwatch.responders.protect import LEAST_ANSWER, LENGTHS, SIGNALS
-from stillwatch.serving.decisions import HEIGHTS
 from stillwatch.types import InForce, Rung
 
 REWRITE = "x-stillwatch-rewrite"
@@ -26,9 +25,9 @@ Edit = dict[str, Any]
 
 def edits(held: InForce | None, dialect: str) -> list[Edit]:
     """The edits to do, in order; none below ``protect``."""
-    if held is None or HEIGHTS[held.rung] < HEIGHTS[Rung.PROTECT]:
+    if held is None or held.rung.height < Rung.PROTECT.height:
         return []
-    protect = ladder()[HEIGHTS[Rung.PROTECT]]
+    protect = ladder()[Rung.PROTECT.height]
     reasoning = protect.setting(held.settings, "reasoning")
     most = protect.setting(held.settings, "max_tokens")
     spoken = "openai_chat" if dialect == LITELLM else dialect

@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from stillwatch.responders import DIALECTS, Bucket, ladder
-from stillwatch.serving.decisions import HEIGHTS
 from stillwatch.serving.dialects import Told
 from stillwatch.serving.gateways import EMPTY, FULL, App, Caller, Gate, Receive, Scope, Send, hashed, respond
 from stillwatch.serving.gateways.edits import LITELLM, edits
@@ -84,7 +83,7 @@ def _refusals(gate: Gate, held: InForce, who: Caller, asked: Mapping[str, str], 
     at_the_limit = verdict(EMPTY)
     if at_the_limit is None or verdict(FULL) is not None:
         return {"refusal": refusal}
-    pace = ladder()[HEIGHTS[Rung.THROTTLE]].setting(held.settings, "requests_per_minute")
+    pace = ladder()[Rung.THROTTLE.height].setting(held.settings, "requests_per_minute")
     return {"refusal": refusal, "requests_per_minute": float(pace), "at_the_limit": at_the_limit}
 
 

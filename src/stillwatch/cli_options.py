@@ -1,0 +1,12 @@
+"""Options that verbs of every file have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+JsonFlag = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+Paths = Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
