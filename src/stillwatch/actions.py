@@ -349,6 +349,10 @@ class Actions:
 
     def get(self, action_id: str) -> Action:
         """One action; UsageError if there is none of that id."""
+    def find(self, action_ids: Iterable[str]) -> list[Action]:
+        """Actions by their ids, oldest first; ids that there are none of are passed over."""
+        return [r.action for r in self._rows("action_id", list(action_ids))]
+
         return self._wanted([action_id])[0].action
 
     def statement(self, action_id: str, wording: Wording | None = None) -> Statement:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Wired
 
-from stillwatch.serving import ingest, openapi, people, probes
+from stillwatch.serving import appealing, ingest, openapi, people, probes
 from stillwatch.serving.access import Right
 from stillwatch.serving.edge import Asked, Asking, Edge, Refused, Route, UnderWay, answer_json, endpoint, fault_answer
 from stillwatch.serving.gateways.ext_authz import ext_authz
@@ -83,7 +83,10 @@ ROUTES: tuple[Route, ...] = (
           fields=WHICH | WHY, query=PREVIEW),
     Route("GET", "/api/statement/{action_id}", Right.READ_ACTIONS, people.statement,
           "What the account is told about an action: a statement of reasons"),
-    Route("POST", "/appeals", None, people.appeal, "File an appeal against a case",
+    Route("GET", "/appeals", None, appealing.page, "The page of a case for whom it concerns, with a form to appeal",
+          open_because="whom it concerns has no token of ours; the one in the link of its refusal is asked for",
+          query={"case": "the case", "token": "from the link of the refusal"}),
+    Route("POST", "/appeals", None, appealing.file, "File an appeal against a case, as JSON or from the form of that page",
           open_because="whom it concerns has no token of ours; the one in the link of its refusal is asked for",
           fields={"case": "the case", "token": "from the link of the refusal", "text": "what the account says"}),
     Route("GET", "/api/appeals", Right.READ_ACTIONS, people.appeals, "Appeals, the one due first first",

@@ -149,6 +149,16 @@ class Route:
 
 
 def _too_large(most: int) -> Refused:
+def text_of(given: Mapping[str, Any], name: str, most: int) -> str:
+    """A field that must be a text of at most ``most`` characters, without the space around it. Refused (400) otherwise."""
+    value = given.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise Refused(400, f"no {name}", hint=f'"{name}": "..."')
+    if len(value) > most:
+        raise Refused(400, f"{name} is longer than {most} characters")
+    return value.strip()
+
+
     return Refused(
         413, f"the body is larger than {most} bytes", hint="send smaller batches, or raise [bodies] body_bytes"
     )

@@ -7,9 +7,6 @@ goes through ``actions``, which writes it down first too.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,19 +21,17 @@ from stillwatch.actions import LIVING, Appeal, act_of_person
 from stillwatch.policy import explain, preview
 from stillwatch.responders import ladder
 from stillwatch.serving.access import Right
-from stillwatch.serving.edge import Asked, Refused, answer_json
+from stillwatch.serving.edge import Asked, Refused, answer_json, text_of
 from stillwatch.serving.newest import Result
 from stillwatch.serving.rounds import traffic_of, with_appeal
 from stillwatch.serving.services import Desk, Services
-from stillwatch.store.state import Judgement, write_text
+from stillwatch.store.state import Judgement
 from stillwatch.types import Action, InForce, Rung, Standing
 from stillwatch.windows import parse_length
 
 SHOWN = 200
 """Accounts of a campaign, actions and events shown where no limit is asked for."""
 MOST = 10_000
-APPEAL_CHARACTERS = 20_000
-"""Longest text of an appeal."""
 MASKED = "masked"
 OPEN_COLUMNS = ("account_id", "created_at", "programme", "plan", "verification")
 """What is shown of a declaration without unmasking; all else in it is somebody's own."""
@@ -196,7 +191,7 @@ async def propose(asked: Asked) -> Response:
 
 def _wish(given: Mapping[str, Any], result: Result | None) -> Wish:
     rung = _one_of(Rung, given.get("rung"), "rung")
-    reason, lasts = _text(given, "reason", 1000), given.get("lasts", "7d")
+    reason, lasts = text_of(given, "reason", 1000), given.get("lasts", "7d")
     settings = given.get("settings", {})
     if not isinstance(settings, dict) or (faults := ladder()[rung.height].faults(settings)):
         raise Refused(400, f"settings: {'; '.join(faults) if isinstance(settings, dict) else 'must be an object'}")
@@ -248,7 +243,7 @@ async def sign(asked: Asked) -> Response:
 async def refuse(asked: Asked) -> Response:
     """Turn pending actions down, by their ids or all of a campaign's."""
     given = await asked.json("actions", "campaign", "reason")
-    why = _text(given, "reason", 1000) if not asked.flag("preview") else ""
+    why = text_of(given, "reason", 1000) if not asked.flag("preview") else ""
     return await _do(
         asked, given, (Standing.PENDING,), lambda desk, ids: desk.actions.refuse(ids, asked.who, why, asked.role)
     )
@@ -257,7 +252,7 @@ async def refuse(asked: Asked) -> Response:
 async def undo(asked: Asked) -> Response:
     """Undo living actions, by their ids or all of a campaign's."""
     given = await asked.json("actions", "campaign", "reason")
-    why = _text(given, "reason", 1000) if not asked.flag("preview") else ""
+    why = text_of(given, "reason", 1000) if not asked.flag("preview") else ""
     return await _do(asked, given, LIVING, lambda desk, ids: desk.actions.undo(ids, asked.who, why, asked.role))
 
 
@@ -308,38 +303,6 @@ async def statement(asked: Asked) -> Response:
 # Appeals
 
 
-async def appeal(asked: Asked) -> Response:
-    """File an appeal against a case, with the token that its refusal told. What was written is kept for the reviewer."""
-    services = asked.services
-    given = await asked.json("case", "token", "text", limit=8 * APPEAL_CHARACTERS)
-    case, text = _text(given, "case", 64), _text(given, "text", APPEAL_CHARACTERS)
-    if not hmac.compare_digest(_text(given, "token", 64).encode(), services.appeal_token(case).encode()):
-        services.metrics.add("stillwatch_denied_total", why="appeal_token")
-        raise Refused(403, "this token is not of that case", hint="use the link you were given, whole")
-    case_id, is_new, deadline = await services.clerk.do(_file, services, case, text)
-    if not is_new:
-        raise Refused(
-            409, f"appeal {case_id} is open already; this text was not added to it",
-            hint="it is decided by a person; file again after that",
-        )  # fmt: skip
-    return answer_json({"appeal": case_id, "decided_by": deadline}, 201)
-
-
-def _file(desk: Desk, services: Services, case: str, text: str) -> tuple[str, bool, datetime]:
-    """The text on disk, then the appeal; its id, whether it is new, and by when it must be decided."""
-    account_id = desk.actions.get(case).account_id
-    for standing in desk.actions.appeals():
-        if standing.account_id == account_id and not standing.outcome:
-            return standing.case_id, False, standing.deadline
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    services.home.appeals.mkdir(mode=0o700, exist_ok=True)
-    place = services.home.appeals / f"{digest}.txt"
-    write_text(place, text)
-    os.chmod(place, 0o600)
-    case_id = desk.actions.appeal(account_id, digest)
-    return case_id, True, next(a.deadline for a in desk.actions.appeals() if a.case_id == case_id)
-
-
 async def appeals(asked: Asked) -> Response:
     """All appeals, the one due first first, with what was written where they are still open."""
     found = await asked.services.clerk.do(lambda desk: desk.actions.appeals())
@@ -357,7 +320,7 @@ def _plain_appeal(services: Services, appeal: Appeal) -> dict[str, Any]:
 async def decide_appeal(asked: Asked) -> Response:
     """Uphold what was done, or overturn it, which undoes it; only by somebody who had no part in it."""
     given, case_id = await asked.json("outcome", "reason"), asked.named("appeal_id")
-    outcome, reason = _text(given, "outcome", 16), _text(given, "reason", 1000)
+    outcome, reason = text_of(given, "outcome", 16), text_of(given, "reason", 1000)
 
     def at_desk(desk: Desk) -> Appeal:
         return desk.actions.decide_appeal(case_id, asked.who, outcome, reason, asked.role)
@@ -411,7 +374,7 @@ async def judgements(asked: Asked) -> Response:
 async def judge(asked: Asked) -> Response:
     """Say of a campaign, an account or a pair of accounts what you know; it outranks every rule."""
     given = await asked.json("subject", "verdict", "reason")
-    subject, verdict, reason = _text(given, "subject", 256), given.get("verdict"), _text(given, "reason", 1000)
+    subject, verdict, reason = text_of(given, "subject", 256), given.get("verdict"), text_of(given, "reason", 1000)
     if verdict not in VERDICTS:
         raise Refused(400, "no such verdict", hint=f"one of {', '.join(VERDICTS)}")
     said = Judgement(subject, verdict, asked.who, reason, datetime.now(UTC))
@@ -456,15 +419,6 @@ def _plain_letter(letter: Any) -> dict[str, Any]:
 
 
 # Fields
-
-
-def _text(given: Mapping[str, Any], name: str, most: int) -> str:
-    value = given.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise Refused(400, f"no {name}", hint=f'"{name}": "..."')
-    if len(value) > most:
-        raise Refused(400, f"{name} is longer than {most} characters")
-    return value.strip()
 
 
 def _one_of(kind: Any, value: object, name: str) -> Any:

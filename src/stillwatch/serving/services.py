@@ -29,7 +29,7 @@ from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.secret import secret_from, write_new
 from stillwatch.serving import snapshot
 from stillwatch.serving.access import Access, Caller
-from stillwatch.serving.decisions import Decisions
+from stillwatch.serving.decisions import Buckets, Decisions
 from stillwatch.serving.gateways import Gate
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Judging
@@ -143,6 +143,8 @@ class Services:
 
     @property
     def seed(self) -> bytes:
+    appeal_paces: Buckets = field(default_factory=lambda: Buckets(most=10_000))
+    """How often the pages of cases are looked at, and appeals are filed."""
         """What the policy's chances are drawn from: the same after a restart, and nobody else's to tell."""
         return derived(self.privacy, "policy")
 
