@@ -140,11 +140,11 @@ class Services:
     alarms: dict[str, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have the loop look now."""
+    appeal_paces: Buckets = field(default_factory=lambda: Buckets(most=10_000))
+    """How often the pages of cases are looked at, and appeals are filed."""
 
     @property
     def seed(self) -> bytes:
-    appeal_paces: Buckets = field(default_factory=lambda: Buckets(most=10_000))
-    """How often the pages of cases are looked at, and appeals are filed."""
         """What the policy's chances are drawn from: the same after a restart, and nobody else's to tell."""
         return derived(self.privacy, "policy")
 
