@@ -347,12 +347,12 @@ class Actions:
         """Actions with one of these standings, oldest first; all living ones if none is given."""
         return [r.action for r in self._rows("standing", [s.value for s in standings or LIVING])]
 
-    def get(self, action_id: str) -> Action:
-        """One action; UsageError if there is none of that id."""
     def find(self, action_ids: Iterable[str]) -> list[Action]:
         """Actions by their ids, oldest first; ids that there are none of are passed over."""
         return [r.action for r in self._rows("action_id", list(action_ids))]
 
+    def get(self, action_id: str) -> Action:
+        """One action; UsageError if there is none of that id."""
         return self._wanted([action_id])[0].action
 
     def statement(self, action_id: str, wording: Wording | None = None) -> Statement:

@@ -148,7 +148,6 @@ class Route:
             raise ValueError(f"{self.method} {self.path}: needs a right, or a reason to be open, and not both")
 
 
-def _too_large(most: int) -> Refused:
 def text_of(given: Mapping[str, Any], name: str, most: int) -> str:
     """A field that must be a text of at most ``most`` characters, without the space around it. Refused (400) otherwise."""
     value = given.get(name)
@@ -159,6 +158,7 @@ def text_of(given: Mapping[str, Any], name: str, most: int) -> str:
     return value.strip()
 
 
+def _too_large(most: int) -> Refused:
     return Refused(
         413, f"the body is larger than {most} bytes", hint="send smaller batches, or raise [bodies] body_bytes"
     )
