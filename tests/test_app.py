@@ -31,6 +31,7 @@ from stillwatch.serving.judging import Overseen, Status
 from stillwatch.serving.rounds import Loop
 from stillwatch.serving.services import Services, derived, opened
 from stillwatch.serving.settings import Settings
+from stillwatch.serving.standing_policy import StandingPolicy
 from stillwatch.spool import Overload
 
 RING = campaign(SHAPES[2])
@@ -114,7 +115,6 @@ def serve(folder: Path) -> Iterator[Callable[..., Server]]:
         context = opened(home, settings, judge=False)
         services = context.__enter__()
         stack.append(context)
-        services.is_ready = True
         held = {t.role: t for t in services.access.tokens()}
         assert not held
         tokens = {r: services.access.issue(f"a-{r}", r, "test").secret.reveal() for r in Role}
@@ -170,13 +170,16 @@ def test_who_may_ask_what_is_the_table_and_nothing_else(serve: Callable[..., Ser
         if route.right is None:
             assert bare.status_code not in (401,), route.path
             continue
-        assert bare.status_code == 401, f"{route.method} {route.path} answers without a token"
-        assert bare.headers["www-authenticate"].startswith("Bearer")
+        # Where the status would be the customer's, it is that of a fault of ours.
+        denied = (503, 503) if route.token_header else (401, 403)
+        assert bare.status_code == denied[0], f"{route.method} {route.path} answers without a token"
+        assert bare.json()["error"] == "no valid token"
+        assert bare.headers.get("www-authenticate", "").startswith("Bearer") != route.token_header
         for role in Role:
             name = OUR_HEADER if route.token_header else "authorization"
             scheme = "" if route.token_header else "Bearer "
             got = sent(server, route, {name: scheme + server.tokens[role]})
-            told_no = got.status_code == 403 and got.json()["error"].startswith("this token may not")
+            told_no = got.status_code == denied[1] and got.json()["error"].startswith("this token may not")
             assert told_no == (route.right not in RIGHTS[role]), f"{role} on {route.method} {route.path}: {got.text}"
             assert got.status_code != 401
 
@@ -193,7 +196,7 @@ def test_a_forged_revoked_or_foreign_token_is_nobody(serve: Callable[..., Server
 
 def test_on_a_gateways_route_the_clients_authorization_is_not_our_token(serve: Callable[..., Server]) -> None:
     server = serve()
-    assert server.ask("GET", "/ext_authz/v1/messages", Role.GATEWAY).status_code == 401
+    assert server.ask("GET", "/ext_authz/v1/messages", Role.GATEWAY).status_code == 503
     ours = {OUR_HEADER: server.tokens[Role.GATEWAY], "authorization": "Bearer sk-customer"}
     assert server.ask("GET", "/ext_authz/v1/messages", None, headers=ours).status_code == 200
 
@@ -518,6 +521,54 @@ def test_a_judge_that_fails_or_has_not_looked_for_long_raises_no_rung(
     assert ("judge_failing" in server.services.alarms) == (status is not None)
 
 
+def test_how_many_one_may_suspend_alone_is_the_policys_that_stands(serve: Callable[..., Server]) -> None:
+    server = serve(policy="[bulk]\nsuspend = 2\n" + POLICY)
+    proposed = {"rung": "suspend", "reason": "they do", "lasts": "7d"}
+
+    def needed(accounts: list[str]) -> set[int]:
+        made = server.post("/api/actions", {**proposed, "accounts": accounts}, Role.ANALYST)["proposed"]
+        return {server.services.clerk.do_now(lambda desk: desk.actions.get(a["action_id"]).needed) for a in made}
+
+    def signed(accounts: list[str]) -> set[str]:
+        made = server.post("/api/actions", {**proposed, "accounts": accounts}, Role.ANALYST)["proposed"]
+        told = server.post("/api/actions/sign", {"actions": [a["action_id"] for a in made]}, Role.APPROVER)
+        return {a["standing"] for a in told["actions"]}
+
+    assert needed(["x1", "x2", "x3"]) == {2}
+    server.services.home.policy.write_text("[bulk]\nsuspend = 8\n" + POLICY)
+    assert signed(["y1", "y2", "y3"]) == {"due"}, "the file was changed, and the number that holds was not"
+    server.services.home.policy.write_text("[[rules")
+    server.round()
+    assert "policy_unreadable" in server.services.alarms
+    assert server.services.policy.now().bulk.suspend == 8, "what was last known"
+    assert StandingPolicy(server.services.home.policy).now().bulk.suspend == 0, "nothing is known: nobody alone"
+
+
+def test_a_judgement_is_stale_only_where_something_waits_for_it(serve: Callable[..., Server]) -> None:
+    server = serve()
+    told = Status("waiting", judged=datetime.now(UTC) - timedelta(days=1), newest=1)
+
+    class Judge:
+        def status(self) -> Any:
+            return told
+
+        def overseen(self) -> Any:
+            return Overseen(True, 1, 0, None, "")
+
+    server.services.judging = Judge()  # type: ignore[assignment]
+    ingested = server.ask("POST", "/ingest/exchanges", Role.INGEST, content=body())
+    assert ingested.json()["kept"] == 3, ingested.text
+    assert server.services.spool.last() == 1
+    server.round()
+    assert "judgement_stale" not in server.services.alarms, "all that came in was judged a day ago"
+    assert server.ask("POST", "/ingest/exchanges", Role.INGEST, content=body(5)).json()["kept"] == 2
+    server.round()
+    assert "waits for a judgement" in server.services.alarms["judgement_stale"]
+    told = dataclasses.replace(told, judged=datetime.now(UTC))
+    server.round()
+    assert "judgement_stale" not in server.services.alarms
+
+
 # A loop that survives
 
 
@@ -695,12 +746,17 @@ def test_the_checkpoint_is_a_signed_note(serve: Callable[..., Server]) -> None:
 # The server itself
 
 
-def test_probes_say_nothing_but_yes_or_no(serve: Callable[..., Server]) -> None:
+def test_probes_say_whether_and_why_and_nothing_else(serve: Callable[..., Server]) -> None:
     server = serve()
     assert server.get("/healthz", None) == {"alive": True}
+    early = server.ask("GET", "/readyz", None)
+    assert (early.status_code, early.json()["ready"]) == (503, False)
+    assert "first round" in early.json()["why"]
+    server.round()
     assert server.get("/readyz", None) == {"ready": True}
     server.services.draining = True
-    assert server.ask("GET", "/readyz", None).status_code == 503
+    late = server.ask("GET", "/readyz", None)
+    assert (late.status_code, late.json()) == (503, {"ready": False, "why": "the server is being stopped"})
     assert server.ask("GET", "/healthz", None).status_code == 200
 
 

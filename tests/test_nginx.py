@@ -16,9 +16,16 @@ import httpx
 import pytest
 
 from fixtures_gateways import NAMES, Served, answers, free_port, models, table, wait_for
+from stillwatch.serving.access import Access, Role
+from stillwatch.serving.app import ROUTES
 from stillwatch.serving.decisions import Decisions, Table
-from stillwatch.serving.gateways import Gate, Wiring, asgi, hashed
+from stillwatch.serving.edge import endpoint
+from stillwatch.serving.gateways import App, Gate, Receive, Scope, Send, Wiring, asgi, hashed
 from stillwatch.serving.gateways.ext_authz import ext_authz
+from stillwatch.serving.home import Home
+from stillwatch.serving.services import Gateways, Services, opened
+from stillwatch.serving.settings import Settings
+from stillwatch.store.state import State
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 EXAMPLE = Path(__file__).parent.parent / "docs" / "gateways" / "nginx.conf"
@@ -40,16 +47,16 @@ http {{
 class Bench:
     """nginx, what it asks, and what is behind it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, ours: App | None = None, token: str = "") -> None:
         self.gate = Gate(Decisions(table()), Wiring(appeals="https://api.example/appeals/{case}"))
-        self.ours = Served(ext_authz(self.gate, "/nginx_auth", nginx=True))
+        self.ours = Served(ours or ext_authz(self.gate, "/nginx_auth", nginx=True))
         self.models = Served(asgi.rewriting(models))
         self.port = free_port()
         example = EXAMPLE.read_text()
         for usual, here in (("8620", self.ours.port), ("8000", self.models.port), ("8080", self.port)):
             assert example.count(f"127.0.0.1:{usual}") == 1
             example = example.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{here}")
-        (home / "example.conf").write_text(example)
+        (home / "example.conf").write_text(example.replace("the token of this gateway", token))
         (home / "nginx.conf").write_text(MAIN.format(home=home))
         (home / "accounts.map").write_text("".join(f'"Bearer sk-{name}" {name};\n' for name in NAMES))
         (home / "keys.map").write_text("".join(f'"Bearer sk-{name}" {hashed(f"sk-{name}")};\n' for name in NAMES))
@@ -140,3 +147,34 @@ def test_nginx_an_action_undone_is_felt_within_a_second(bench: Bench) -> None:
     assert bench.post("gone").status_code == 403
     bench.gate.decisions.replace(Table())
     wait_for(lambda: bench.post("gone").status_code == 200, within_s=3)
+
+
+class Door:
+    """The server's own route for nginx, tokens and all; the state is opened in the thread that asks for it first."""
+
+    def __init__(self, services: Services) -> None:
+        (route,) = (r for r in ROUTES if r.path == "/nginx_auth")
+        self._app: App = endpoint(route, services)
+        self._services, self._is_open = services, False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._is_open:
+            self._services.gateways = Gateways(Access(State(self._services.home.state)))
+            self._is_open = True
+        await self._app(scope, receive, send)
+
+
+@pytest.mark.parametrize("role", [None, Role.INGEST, Role.GATEWAY])
+def test_nginx_with_a_token_that_does_not_hold_turns_no_customer_away(tmp_path: Path, role: Role | None) -> None:
+    """The fault is the operator's: what is done is what the configuration has for our silence, and an alarm stands."""
+    with opened(Home(tmp_path / "home"), Settings(), judge=False) as services:
+        services.decisions.replace(table())
+        token = services.access.issue("nginx", role, "test").secret.reveal() if role else "sw_gateway_0_forged"
+        (tmp_path / "nginx").mkdir()
+        bench = Bench(tmp_path / "nginx", Door(services), token)
+        try:
+            assert bench.post("nobody").status_code == 200
+            assert bench.post("gone").status_code == (403 if role is Role.GATEWAY else 200)
+        finally:
+            bench.close()
+        assert ("gateway_locked_out" in services.alarms) == (role is not Role.GATEWAY)

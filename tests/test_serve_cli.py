@@ -74,6 +74,40 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "3"}, {"OPENBLAS_NUM_THREADS": "2"}])
+def test_libraries_under_numpy_have_one_thread_unless_somebody_wants_more(folder: Path, given: dict[str, str]) -> None:
+    """Seen in the judge, which inherits what the server has set: by the installed command, as a service runs it."""
+    command = [str(Path(sys.executable).parent / "stillwatch"), "serve", str(folder / "home"), "--port", "0"]
+    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+    clean = {n: v for n, v in os.environ.items() if n not in names}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean | given) as process:
+        assert process.stderr is not None
+        until = time.monotonic() + WITHIN_S
+        try:
+            while not (found := children(process.pid)):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            told = Path(f"/proc/{found[0]}/environ").read_text().split("\0")
+        finally:
+            process.kill()
+    held = {n: v for n, _, v in (line.partition("=") for line in told) if n in names}
+    assert held == (given or {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+
+
+def children(pid: int) -> list[int]:
+    """Processes of ours that run a judge for this one."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(p) for p in (task / "children").read_text().split()]
+    return [p for p in found if b"judge" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+def test_nothing_that_reads_how_many_threads_there_are_is_loaded_before_serve_sets_it() -> None:
+    code = "import sys, stillwatch.__main__, stillwatch.cli, stillwatch.cli_serving; print('numpy' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "False"
+
+
 def body(count: int = 5) -> bytes:
     at = datetime.now(UTC) - timedelta(hours=3)
     rows = [

@@ -116,7 +116,8 @@ class _Doing:
 class Actions:
     """All actions in a state. One ``State`` belongs to one thread, and so does this; several processes may each have one.
 
-    Without an ``audit`` it is for reading alone: whatever would change something is Terminal.
+    Without an ``audit`` it is for reading alone: whatever would change something is Terminal. ``bulk_suspend`` is a number of
+    accounts, or what tells it: a policy may change while actions live.
     """
 
     def __init__(
@@ -125,9 +126,10 @@ class Actions:
         audit: Audit | None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        bulk_suspend: int = 20,
+        bulk_suspend: int | Callable[[], int] = 20,
     ) -> None:
-        self._state, self._audit, self._clock, self._bulk = state, audit, clock, bulk_suspend
+        self._state, self._audit, self._clock = state, audit, clock
+        self._bulk = bulk_suspend if callable(bulk_suspend) else lambda: bulk_suspend
 
     # Proposing
 
@@ -162,10 +164,10 @@ class Actions:
 
     def _least(self, actions: Sequence[Action], role: str) -> list[int]:
         """How many must sign each of these at least, whatever the proposal says."""
-        suspensions = self._suspensions(actions)
+        suspensions, bulk = self._suspensions(actions), self._bulk()
         return [
             2
-            if a.rung is Rung.SUSPEND and suspensions[a.campaign_id] > self._bulk
+            if a.rung is Rung.SUSPEND and suspensions[a.campaign_id] > bulk
             else int((role != RULE and a.rung is not Rung.OBSERVE) or a.rung.height > Rung.VERIFY.height)
             for a in actions
         ]
@@ -204,7 +206,7 @@ class Actions:
             _text(at - AT_ONCE),
         )
         lone = sum(r.action.rung is Rung.SUSPEND and r.action.needed < 2 for r in rows)
-        return int(alone[0]["n"]) + lone > self._bulk
+        return int(alone[0]["n"]) + lone > self._bulk()
 
     def refuse(self, action_ids: Iterable[str], who: str, reason: str, role: str = APPROVER) -> list[Action]:
         """Turn pending actions down, all or none; UsageError where one is unknown or no longer pending."""

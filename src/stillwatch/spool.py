@@ -449,6 +449,10 @@ class Spool:
         oldest, newest = (None if us is None else _moment(us) for us in (first, last))
         return Figures(rows, batches, used, oldest, newest, waiting, dead, accounts, number)
 
+    def last(self) -> int:
+        """The number of the newest batch there ever was, 0 where there was none."""
+        return int(self._query("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'batches'")[0][0])
+
     # Forgetting
 
     def forget(self, before: datetime, through: int | None = None) -> int:

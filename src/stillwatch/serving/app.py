@@ -108,7 +108,8 @@ ROUTES: tuple[Route, ...] = (
     # The server itself
     Route("GET", "/healthz", None, probes.healthz, "200 while the process answers",
           open_because="whoever restarts it must be able to ask, and it says nothing else"),
-    Route("GET", "/readyz", None, probes.readyz, "200 while it takes traffic in; 503 before it can, and once it stops",
+    Route("GET", "/readyz", None, probes.readyz,
+          "200 while it takes traffic in; 503 before the loop has been round once, and once it stops, and why",
           open_because="a load balancer must be able to ask, and it says nothing else"),
     Route("GET", "/metrics", Right.READ_METRICS, probes.figures, "Figures and alarms, for Prometheus"),
     Route("GET", "/openapi.json", None, described, "This table, as OpenAPI 3.1",
@@ -125,7 +126,6 @@ def build(services: Services) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         loop = Loop(services)
         task = asyncio.create_task(loop.forever(), name="loop")
-        services.is_ready = True
         try:
             yield
         finally:

@@ -130,7 +130,8 @@ class Route:
     """A line of the table of routes. ``right`` None is open to everybody, for the reason in ``open_because``.
 
     ``method`` ``*`` is every method. ``fields`` are those of a JSON body with a line on each, ``query`` likewise. With
-    ``token_header`` our token comes in X-Stillwatch-Token, for Authorization is the client's own.
+    ``token_header`` our token comes in X-Stillwatch-Token, for Authorization is the client's own; and whoever has none that
+    holds is answered 503, for there a 401 or 403 would be a refusal of the gateway's customer (see ``locked_out``).
     """
 
     method: str
@@ -256,13 +257,30 @@ def admitted(route: Route, services: Services, request: Request) -> Caller | Non
     caller = _caller(route, services, request)
     if caller is None:
         services.metrics.add("stillwatch_denied_total", why="no_token")
-        where = f"{OUR_HEADER}: TOKEN" if route.token_header else "Authorization: Bearer TOKEN"
-        hint = f"send {where}; stillwatch token new makes one"
+        if route.token_header:
+            raise locked_out(services, "no valid token", f"send {OUR_HEADER}: TOKEN; stillwatch token new makes one")
+        hint = "send Authorization: Bearer TOKEN; stillwatch token new makes one"
         raise Refused(401, "no valid token", hint=hint, headers={"www-authenticate": 'Bearer realm="stillwatch"'})
     if not caller.may(route.right):
         services.metrics.add("stillwatch_denied_total", why="no_right")
+        if route.token_header:
+            raise locked_out(services, f"this token may not: {meaning(route.right)}", "give it one of the role gateway")
         raise Refused(403, f"this token may not: {meaning(route.right)}", hint="another role may; see stillwatch token")
     return caller
+
+
+def locked_out(services: Services, why: str, hint: str) -> Refused:
+    """What a gateway without a token that holds is answered where the status of our answer becomes its customer's.
+
+    It is the operator's fault and no customer's, so it is an error and no denial: Envoy takes a 5xx of an ext_authz server for
+    one and does as ``failure_mode_allow`` has it, nginx's auth_request takes anything but 2xx, 401 and 403 for one. That customers
+    may pass meanwhile is no silence: an alarm stands as long as anybody asks so.
+    """
+    if "gateway_locked_out" not in services.alarms:
+        say(logging.WARNING, "a gateway is locked out: it does as it does when nobody answers", why=why)
+    services.locked_out_at = time.monotonic()
+    services.alarm("gateway_locked_out", f"a gateway asked in vain: {why}")
+    return Refused(503, why, hint=hint)
 
 
 def _caller(route: Route, services: Services, request: Request) -> Caller | None:

@@ -89,7 +89,7 @@ def _judge(home: Home, terms: Terms, config: Config, privacy: Privacy, progress:
     now = datetime.now(UTC)
     _say(home, Status(
         "waiting", os.getpid(), begun.started, now, now, judged.rows, judged.new, judged.late, judged.campaigns,
-        judged.accounts,
+        judged.accounts, judged.newest,
     ))  # fmt: skip
     return judged
 

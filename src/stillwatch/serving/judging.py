@@ -70,7 +70,8 @@ class Status:
 
     ``status`` is ``judging``, ``waiting``, ``failed`` (to be tried again), ``stopped``, or ``none`` where nothing was begun yet;
     the times are those of the newest judgement, ``judged`` when one last ended well. ``rows`` are exchanges judged in all,
-    ``new`` those that the one before had not, ``late`` those that came when their step was over. ``failures`` in a row.
+    ``new`` those that the one before had not, ``late`` those that came when their step was over. ``newest`` is the number of the
+    last batch of the spool that was looked at. ``failures`` in a row.
     """
 
     status: str = "none"
@@ -83,6 +84,7 @@ class Status:
     late: int = 0
     campaigns: int = 0
     accounts: int = 0
+    newest: int = 0
     failures: int = 0
     error: str | None = None
     hint: str | None = None

@@ -65,10 +65,13 @@ METRICS: tuple[Metric, ...] = (
 ALARMS: Mapping[str, str] = {
     "loop_failing": "results are no longer turned into actions; what is in force stays. The log says why, under `loop`",
     "judge_failing": "the process that judges is not running or its last judgement failed; see `stillwatch doctor`",
-    "judgement_stale": "no new judgement for `stale_after_s`: look at the judge's log, and whether traffic comes in",
+    "judgement_stale": "what came in has waited for a judgement for `stale_after_s`: see `stillwatch doctor`, and whether the "
+    "judge has time enough",
     "policy_unreadable": "the policy file cannot be used; the last good one goes on, and nothing new is proposed without one",
     "audit_failing": "the audit cannot be written, so that no action can begin: free its disk, check its permissions",
     "intake_refusing": "senders were told 503 in the last minute: too much comes in, or the spool is full; see the log",
+    "gateway_locked_out": "Envoy or nginx asks without a token that holds and is answered 503: it does as when nobody answers, so "
+    "that nothing may be enforced there; give it a token of the role gateway",
     "disk_low": "less than `disk_free_bytes` are free on the home's disk",
     "snapshot_failing": "in_force.json cannot be written; a restart would know what was in force when it last could",
 }

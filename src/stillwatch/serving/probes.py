@@ -26,8 +26,13 @@ async def healthz(asked: Asked) -> Response:
 
 async def readyz(asked: Asked) -> Response:
     """Whether to send requests here."""
-    ready = asked.services.is_ready and not asked.services.draining
-    return answer_json({"ready": ready}, 200 if ready else 503)
+    services = asked.services
+    if services.draining:
+        return answer_json({"ready": False, "why": "the server is being stopped"}, 503)
+    if not services.is_ready:
+        why = "what is in force has not been looked up since the start: the loop's first round has not ended"
+        return answer_json({"ready": False, "why": why}, 503)
+    return answer_json({"ready": True})
 
 
 async def figures(asked: Asked) -> Response:

@@ -24,13 +24,14 @@ from stillwatch.errors import StillwatchError, Transient
 from stillwatch.policy import Policy, Traffic, decide
 from stillwatch.serving import newest, snapshot
 from stillwatch.serving.decisions import Table
+from stillwatch.serving.judging import Status
 from stillwatch.serving.lines import say
 from stillwatch.serving.services import Desk, Services, derived
 from stillwatch.store.state import Judgement
 from stillwatch.types import Action, InForce, Rung, Standing
 
 REFUSED_S = 60.0
-"""How long after a sender was last told to come again the alarm about it stands, in seconds."""
+"""How long after a sender was last told to come again, or a gateway not let in, the alarm about it stands, in seconds."""
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Loop:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     decided: tuple[object, object] | None = None
     written: Table | None = None
-    judged_at: float = field(default_factory=time.monotonic)
+    began_at: float = field(default_factory=time.monotonic)
 
     async def forever(self) -> None:
         """A round every ``loop_every_s``, sooner when woken, until cancelled."""
@@ -74,8 +75,10 @@ class Loop:
         with faults.of("desk"):
             await self.services.clerk.do(self._at_desk, faults)
         with faults.of("figures"):
-            self._look()
+            self._look(await self.services.readers.run(self.services.spool.last))
         self._tell(faults, time.perf_counter() - began)
+        # Whatever failed has its alarm; what is in force is answered from the last that is known.
+        self.services.is_ready = True
         return faults
 
     # Reading
@@ -88,7 +91,6 @@ class Loop:
             return
         with suppress(Transient):  # replaced while it was read: the next round reads it
             services.result = await services.readers.run(newest.read, services.home.results)
-            self.judged_at = time.monotonic()
             say(logging.INFO, "new judgement", campaigns=len(services.result.campaigns) if services.result else 0)
 
     # At the desk
@@ -165,8 +167,8 @@ class Loop:
 
     # Looking
 
-    def _look(self) -> None:
-        """Alarms that need no state."""
+    def _look(self, newest: int) -> None:
+        """Alarms that need no state; ``newest`` is the number of the spool's last batch."""
         services = self.services
         free = shutil.disk_usage(services.home.folder).free
         services.metrics.put("stillwatch_disk_free_bytes", free)
@@ -174,12 +176,14 @@ class Loop:
         services.alarm("disk_low", f"{free:,} bytes are free" if low else "")
         if time.monotonic() - services.refused_at > REFUSED_S:
             services.alarm("intake_refusing", "")
+        if time.monotonic() - services.locked_out_at > REFUSED_S:
+            services.alarm("gateway_locked_out", "")
         services.alarm("policy_unreadable", services.policy.fault)
         fault = services.audit.fault
         services.alarm("audit_failing", fault.message if fault else "")
-        self._look_at_judge()
+        self._look_at_judge(newest)
 
-    def _look_at_judge(self) -> None:
+    def _look_at_judge(self, newest: int) -> None:
         services, judging = self.services, self.services.judging
         if judging is None:
             return
@@ -187,13 +191,18 @@ class Loop:
         services.metrics.put("stillwatch_judge_running", seen.alive)
         failed = status.status == "failed" or (not seen.alive and seen.deaths > 0)
         services.alarm("judge_failing", (status.error or "its process has ended") if failed else "")
-        age = judgement_age_s(services, self.clock())
-        services.metrics.put("stillwatch_judgement_age_seconds", age)
-        # Nothing to judge is no fault: only rows that wait for a judgement make an old one stale.
-        stale = max(age, time.monotonic() - self.judged_at) if age < 0 else age
-        waits = status.judged is None or services.metrics.total("stillwatch_ingest_rows_total") > 0
-        is_stale = waits and stale > services.settings.stale_after_s
-        services.alarm("judgement_stale", f"the last judgement is {stale:.0f} s old" if is_stale else "")
+        services.metrics.put("stillwatch_judgement_age_seconds", judgement_age_s(services, self.clock()))
+        services.alarm("judgement_stale", self._staleness(status, newest))
+
+    def _staleness(self, status: Status, newest: int) -> str:
+        """Why the last judgement is too old, empty where it is not. Nothing to judge is no fault: only what has come in
+        since the judge last looked makes an old judgement stale."""
+        since = time.monotonic() - self.began_at
+        if status.judged is not None:
+            since = (self.clock() - status.judged).total_seconds()
+        if newest <= status.newest or since <= self.services.settings.stale_after_s:
+            return ""
+        return f"what has come in waits for a judgement; the last one ended {since:.0f} s ago"
 
     def _tell(self, faults: Faults, seconds: float) -> None:
         services, outcome = self.services, "failed" if faults.found else "good"

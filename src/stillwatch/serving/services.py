@@ -61,12 +61,12 @@ class Desk:
 class Clerk:
     """The one thread that has the desk."""
 
-    def __init__(self, path: Path, audit: Audit, bulk_suspend: int) -> None:
+    def __init__(self, path: Path, audit: Audit, bulk_suspend: Callable[[], int]) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="desk")
         self._pool = Pool("desk", 1, DESK_WAITING, 1.0, executor=self._executor)
         self._desk = self._executor.submit(self._make, path, audit, bulk_suspend).result()
 
-    def _make(self, path: Path, audit: Audit, bulk_suspend: int) -> Desk:
+    def _make(self, path: Path, audit: Audit, bulk_suspend: Callable[[], int]) -> Desk:
         state = State(path)
         return Desk(state, Actions(state, audit, bulk_suspend=bulk_suspend))
 
@@ -134,9 +134,12 @@ class Services:
     judging: Judging | None = None
     result: Result | None = None
     is_ready: bool = False
+    """Whether the loop has been round once: what is in force is then known as it is now, and not as a file last had it."""
     draining: bool = False
     refused_at: float = -math.inf
     """When a sender was last told to come again later, by the monotonic clock."""
+    locked_out_at: float = -math.inf
+    """When a gateway last asked without a token that holds, likewise."""
     alarms: dict[str, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have the loop look now."""
@@ -201,7 +204,7 @@ def opened(
         decisions.replace(known.table, stale=bool(known.faults))
         audit = closing.enter_context(Audit(home.audit, load_signer(home.audit_key)))
         standing = StandingPolicy(policy or home.policy, is_named=policy is not None)
-        clerk = Clerk(home.state, audit, standing.now().bulk.suspend)
+        clerk = Clerk(home.state, audit, lambda: standing.now().bulk.suspend)
         closing.callback(clerk.close)
         tokens = closing.enter_context(State(home.state))
         spool = closing.enter_context(Spool(home.spool, settings.spool))

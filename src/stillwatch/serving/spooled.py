@@ -54,7 +54,8 @@ class Judged:
     """What a judgement of the spool came to. ``is_new`` where results were written: not where nothing had changed.
 
     ``rows`` are exchanges judged in all, ``new`` those that no judgement before had, ``late`` those that came when the step
-    they happened in was over; ``settled`` is the number up to which the state holds every batch of the spool.
+    they happened in was over; ``settled`` is the number up to which the state holds every batch of the spool, ``newest`` that of
+    the last one looked at.
     """
 
     is_new: bool
@@ -64,6 +65,7 @@ class Judged:
     campaigns: int
     accounts: int
     settled: int
+    newest: int = 0
     forgotten: int = 0
 
 
@@ -255,7 +257,9 @@ def note(marks: Marks, followed: Followed, checkpoint: Checkpoint) -> None:
 
 def judged(marks: Marks, new: int, forgotten: int, *, is_new: bool) -> Judged:
     """What the marks say of the judgement they were left by."""
-    return Judged(is_new, marks.rows, new, marks.late, marks.campaigns, marks.accounts, marks.settled, forgotten)
+    return Judged(
+        is_new, marks.rows, new, marks.late, marks.campaigns, marks.accounts, marks.settled, marks.newest, forgotten
+    )
 
 
 def forget(spool: Spool, marks: Marks, terms: Terms, at: int) -> int:

@@ -2,7 +2,7 @@
 
 Without a file the default policy stands, all of it in shadow: it is written down what would be done, and nothing is. With a file
 that cannot be used no rule stands at all: nothing new is proposed, what is in force goes on to its end, and what judgements and
-new findings undo is undone.
+new findings undo is undone. How many accounts a person may suspend alone then is as it last was; where that is not known, none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillwatch.errors import UsageError
-from stillwatch.policy import Policy, load
+from stillwatch.policy import Bulk, Policy, load
 
 DEFAULT = "no policy file: the default policy stands in shadow, and nothing is done"
 
@@ -51,7 +51,7 @@ class StandingPolicy:
             return load(self.path)
         except UsageError as e:
             self.fault = str(e)
-            return Policy(rules=())
+            return Policy(rules=(), bulk=self._policy.bulk if self._policy else Bulk(suspend=0))
 
 
 def in_shadow(policy: Policy) -> Policy:
