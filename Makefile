@@ -23,8 +23,8 @@ types: $(READY)  ## types
 imports: $(READY)  ## imports go down only
 	$(PY) -m pytest tests/test_imports.py
 
-test: $(READY)  ## tests on the embedded engine
-	$(PY) -m pytest -m "not spark"
+test: $(READY)  ## tests on the embedded engine; finds PostgreSQL, or gets it
+	VENV=$(VENV) .ci/with-postgres $(PY) -m pytest -m "not spark"
 
 test-spark: $(READY)  ## tests on Spark; finds Java, or gets it
 	VENV=$(VENV) .ci/with-java $(PY) -m pytest -m spark

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures_state import place, postgres  # noqa: F401  # for every test
+
 QUICK = {
     # Thousands of small queries on tiny tables: compiling each takes longer than running it.
     "spark.sql.codegen.wholeStage": "false",

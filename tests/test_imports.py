@@ -35,6 +35,7 @@ PLUGINS = LAYERS[3]
 HOMES = {
     "duckdb": ("store.duckdb", "evaluation"),
     "sqlite3": ("store", "spool"),
+    "psycopg": ("store.postgres",),
     "pyspark": ("store.spark",),
     "py4j": ("store.spark",),
     "sqlglot": ("store.spark", "store.spark_sql"),

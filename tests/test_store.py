@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,6 +19,8 @@ import pytest
 
 from stillwatch.errors import EngineError, Terminal, Transient, UsageError
 from stillwatch.store import Engine, open_engine
+from stillwatch.store.migrations import MIGRATIONS
+from stillwatch.store.places import Place
 from stillwatch.store.state import Judgement, Staging, State, atomic, write_json, write_parquet
 from stillwatch.testing import difference
 
@@ -274,62 +276,113 @@ with Staging(Path({str(tmp_path)!r})) as folder:
     assert [(tmp_path / f).read_text() for f in ("run.json", "accounts.parquet")] == ["old", "old"]
 
 
-def test_runs_are_recorded(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "state.sqlite"
-    with State(path) as state:
+def test_runs_are_recorded(place: Place) -> None:
+    with State(place) as state:
         first = state.begin_run("scan", "log.parquet", "out", "0.1.0")
         second = state.begin_run("scan", "log.parquet", "out", "0.1.0")
         state.end_run(first, 1)
-    with State(path) as state:
+    with State(place) as state:
         runs = {r["run_id"]: r for r in state.runs()}
+        assert [r["run_id"] for r in state.runs()] == [first, second]
     assert (runs[first]["exit_code"], runs[second]["ended_at"]) == (1, None)
-    with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    db.close()
 
 
-def test_the_newest_judgement_holds_and_none_is_edited(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
+def test_a_file_is_made_with_its_folder_and_forces_what_is_written(tmp_path: Path) -> None:
+    with State(tmp_path / "new" / "state.db") as state:
+        assert state.execute("PRAGMA journal_mode") == [{"journal_mode": "wal"}]
+        assert state.execute("PRAGMA synchronous") == [{"synchronous": 2}]
+
+
+def test_the_newest_judgement_holds_and_none_is_edited(place: Place) -> None:
     no = Judgement("c1", "negative", "ana", "a class at a university", NOON)
     yes = Judgement("c1", "positive", "ben", "the same cards again", NOON - timedelta(days=1))
-    with State(path) as state:
+    with State(place) as state:
         state.judge(no)
         state.judge(yes)
         assert state.judgements() == {"c1": yes}
-        with pytest.raises(Terminal, match="CHECK"):
+        with pytest.raises(Terminal, match=r"(?i)check"):
             state.judge(Judgement("c1", "guilty", "ana", "", NOON))
-    db = sqlite3.connect(path)
-    for sql in ("UPDATE judgements SET verdict = 'unsure'", "DELETE FROM judgements"):
-        with pytest.raises(sqlite3.IntegrityError, match="never"):
-            db.execute(sql)
-    db.close()
+        for sql in ("UPDATE judgements SET verdict = 'unsure'", "DELETE FROM judgements"):
+            with pytest.raises(Terminal, match="never"):
+                state.execute(sql)
+        assert state.judgements() == {"c1": yes}
     with pytest.raises(ValueError, match="zone"):
         Judgement("c1", "positive", "ana", "", datetime(2026, 1, 1))
 
 
-def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    State(path).close()
-    db = sqlite3.connect(path)
-    db.execute("INSERT INTO migrations VALUES ('of_tomorrow', '2030-01-01')")
-    db.commit()
-    db.close()
+def test_a_state_of_a_newer_version_is_left_alone(place: Place) -> None:
+    with State(place) as state:
+        state.execute("INSERT INTO migrations (name, applied_at) VALUES ('of_tomorrow', '2030-01-01')")
     with pytest.raises(UsageError, match="of_tomorrow"):
-        State(path)
+        State(place)
 
 
-def test_a_busy_state_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_state_may_be_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stillwatch.store.state.BUSY_S", 0.05)
-    path = tmp_path / "state.sqlite"
     started = time.monotonic()
-    with State(path) as state:
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Transient, match="another process"):
-            state.begin_run("scan", "", "", "")
-        other.close()
+    with State(place) as state:
+        with State(place) as other, other.transaction():
+            with pytest.raises(Transient, match="another process"):
+                state.begin_run("scan", "", "", "")
+            assert state.runs() == [], "reading waits for nobody"
         state.begin_run("scan", "", "", "")
     assert time.monotonic() - started < 5
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("this is no database, and long enough to be seen as none" * 20)
     with pytest.raises(Terminal, match="not a database"):
         State(tmp_path / "text")
+
+
+def test_a_transaction_is_whole_or_not_at_all(place: Place) -> None:
+    with State(place) as state:
+        with pytest.raises(ZeroDivisionError), state.transaction():
+            state.begin_run("scan", "", "", "")
+            assert len(state.runs()) == 1
+            _ = 1 / 0
+        assert state.runs() == []
+        with state.transaction(), state.transaction():
+            state.begin_run("scan", "", "", "")
+        assert len(state.runs()) == 1
+
+
+def test_two_that_add_to_what_they_read_lose_nothing(place: Place) -> None:
+    State(place).close()
+
+    def add() -> None:
+        with State(place) as state:
+            for _ in range(20):
+                with state.transaction():
+                    row = state.execute("SELECT count(*) AS n FROM judgements")[0]
+                    state.judge(Judgement("n", "unsure", "ann", str(row["n"]), NOON))
+
+    threads = [threading.Thread(target=add) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with State(place) as state:
+        rows = state.execute("SELECT reason FROM judgements ORDER BY number")
+        assert [r["reason"] for r in rows] == [str(n) for n in range(60)]
+
+
+def test_many_that_open_a_new_state_at_once_make_its_tables_once(place: Place) -> None:
+    faults: list[BaseException] = []
+
+    def open_() -> None:
+        try:
+            State(place).close()
+        except BaseException as e:
+            faults.append(e)
+
+    threads = [threading.Thread(target=open_) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    with State(place) as state:
+        assert [r["name"] for r in state.execute("SELECT name FROM migrations ORDER BY rowid")] == [
+            n for n, _ in MIGRATIONS
+        ]

@@ -365,7 +365,8 @@ class Actions:
         """All that happened to the actions on an account, or of a campaign, oldest first."""
         rows = self._state.execute(
             "SELECT e.*, a.account_id, a.campaign_id, a.rung FROM action_events e JOIN actions a USING (action_id) "
-            "WHERE a.account_id = ?1 OR a.campaign_id = ?1 ORDER BY e.number",
+            "WHERE a.account_id = ? OR a.campaign_id = ? ORDER BY e.number",
+            subject,
             subject,
         )
         return [_happening(r) for r in rows]
@@ -400,12 +401,14 @@ class Actions:
         """Actions that have one of these values in a column of ours."""
         if not values:
             return []
-        return self._query(f"a.{column} IN (SELECT value FROM json_each(?)) {more}", [json.dumps(list(values)), *given])
+        return self._query(
+            f"a.{column} IN (SELECT value FROM json_each(CAST(? AS TEXT))) {more}", [json.dumps(list(values)), *given]
+        )
 
     def _query(self, where: str, values: Sequence[str]) -> list[_Row]:
         rows = self._state.execute(
             "SELECT a.*, (SELECT json_group_array(who) FROM (SELECT who FROM action_events e WHERE e.event = 'signed' "
-            f"AND e.action_id = a.action_id ORDER BY e.number)) AS signers FROM actions a WHERE {where} ORDER BY a.number",
+            f"AND e.action_id = a.action_id ORDER BY e.number) AS s) AS signers FROM actions a WHERE {where} ORDER BY a.number",
             *values,
         )
         return [_row(r) for r in rows]
@@ -548,7 +551,8 @@ def _proposed(action: Action, doing: _Doing) -> _Step:
 
     def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield (
-            "INSERT INTO actions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO actions (action_id, key, account_id, campaign_id, rung, rule, reason, proposer, proposed_at, starts_at, "
+            "expires_at, settings, needed, standing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 action.action_id, action.key, action.account_id, action.campaign_id, action.rung.value, action.rule,
                 action.reason, doing.who, _text(action.proposed_at), _text(action.starts_at), _text(action.expires_at),

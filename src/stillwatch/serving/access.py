@@ -309,14 +309,10 @@ class Access:
                 self._write_uses(wait_s=0.0)
 
     def _write_uses(self, wait_s: float) -> None:
-        self._state.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
-        try:
-            with self._state.transaction():
-                for token_id, at in self._uses.items():
-                    self._state.execute("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", _text(at), token_id)
-            self._uses.clear()
-        finally:
-            self._state.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
+        with self._state.patience(wait_s), self._state.transaction():
+            for token_id, at in self._uses.items():
+                self._state.execute("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", _text(at), token_id)
+        self._uses.clear()
 
     def write_uses(self) -> None:
         """Write down now when tokens were last used; for a server that stops."""

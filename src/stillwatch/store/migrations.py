@@ -149,11 +149,7 @@ def migrate(db: sqlite3.Connection, changes: Sequence[tuple[str, str]] = MIGRATI
     db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL) STRICT")
     names = [name for name, _ in changes]
     done = _applied(db)
-    if done != names[: len(done)]:
-        raise UsageError(
-            f"the {what} has been changed by another version: it knows {', '.join(done)}",
-            hint=f"update stillwatch, or point it at another {what} file",
-        )
+    check_order(done, names, what)
     for name, statements in changes[len(done) :]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         try:
@@ -166,6 +162,15 @@ def migrate(db: sqlite3.Connection, changes: Sequence[tuple[str, str]] = MIGRATI
             if name not in _applied(db):
                 raise
     return names[len(done) :]
+
+
+def check_order(done: Sequence[str], names: Sequence[str], what: str) -> None:
+    """UsageError where ``done`` is not how ``names`` begin: another version has changed it."""
+    if list(done) != list(names[: len(done)]):
+        raise UsageError(
+            f"the {what} has been changed by another version: it knows {', '.join(done)}",
+            hint=f"update stillwatch, or point it at another {what}",
+        )
 
 
 def _applied(db: sqlite3.Connection) -> list[str]:

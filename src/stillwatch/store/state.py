@@ -1,4 +1,4 @@
-"""What outlives a run: result files that are whole or absent, and the state people make, in SQLite.
+"""What outlives a run: result files that are whole or absent, and the state people make, in SQLite or PostgreSQL.
 
 A file is written under another name, forced to disk, and renamed; a folder of results is moved in with its ``run.json``
 last, so where there is a ``run.json``, everything beside it is of that run. The state keeps what cannot be worked out
@@ -13,25 +13,26 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillwatch.errors import Terminal, Transient
-from stillwatch.store.migrations import migrate
+from stillwatch.store.places import Place
+from stillwatch.store.sqlite import Sqlite
 
 BUSY_S = 10.0
 """How long the state waits for another writer before it gives up, in seconds."""
+ANSWER_S = 60.0
+"""How long a database elsewhere may take to answer, in seconds."""
 
 
 @contextmanager
@@ -154,36 +155,68 @@ class Judgement:
             raise ValueError(f"judgement on {self.subject!r}: its time has no zone")
 
 
-class State:
-    """The transactional store. What a method has returned from is on disk."""
+class Database(Protocol):
+    """What a state stands on: ``store.sqlite`` or ``store.postgres``. SQL is in SQLite's words, as ``postgres_sql`` has it."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _sqlite(path):
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-            migrate(self._db)
-        self._path = path
+    @property
+    def in_transaction(self) -> bool: ...
+
+    def begin(self) -> None:
+        """Begin a transaction that other writers wait for; Transient where one of them takes too long."""
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> list[dict[str, Any]]: ...
+
+    def patience(self, wait_s: float) -> AbstractContextManager[None]:
+        """Meanwhile wait only so long for other writers."""
+
+    def close(self) -> None: ...
+
+
+def connected(place: Place, answer_s: float = ANSWER_S, *, holds: bool = False) -> Database:
+    """The database at a place; UsageError where its packages are missing."""
+    if isinstance(place, Path):
+        return Sqlite(place, BUSY_S)
+    from stillwatch.store.postgres import Postgres  # noqa: PLC0415  # an extra: loads on first use
+
+    return Postgres(place, BUSY_S, answer_s, holds=holds)
+
+
+class State:
+    """The transactional store. What a method has returned from is on disk.
+
+    ``place`` is a file or the address of a database, which may take ``answer_s`` seconds to answer. A server ``holds`` a state in
+    a database against other servers, which is Transient where one has it; the home's lock does that for a file.
+    """
+
+    def __init__(self, place: Place, answer_s: float = ANSWER_S, *, holds: bool = False) -> None:
+        self._db = connected(place, answer_s, holds=holds)
 
     def begin_run(self, command: str, source: str, out: str, version: str) -> str:
         """Record that a run has begun; its id."""
         run_id = uuid4().hex
-        self._execute(
-            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", run_id, command, source, out, version, _now()
-        )
+        self.execute(
+            "INSERT INTO runs (run_id, command, input, out, version, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+            run_id, command, source, out, version, _now(),
+        )  # fmt: skip
         return run_id
 
     def end_run(self, run_id: str, exit_code: int) -> None:
         """Record how a run ended."""
-        self._execute("UPDATE runs SET ended_at = ?, exit_code = ? WHERE run_id = ?", _now(), exit_code, run_id)
+        self.execute("UPDATE runs SET ended_at = ?, exit_code = ? WHERE run_id = ?", _now(), exit_code, run_id)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, oldest first. One without ``ended_at`` is under way or was killed."""
-        return self._execute("SELECT * FROM runs ORDER BY started_at, rowid")
+        return self.execute(
+            "SELECT run_id, command, input, out, version, started_at, ended_at, exit_code FROM runs ORDER BY started_at, rowid"
+        )
 
     def judge(self, judgement: Judgement) -> None:
         """Add a judgement; it outdates those before it on the same subject."""
-        self._execute(
+        self.execute(
             "INSERT INTO judgements (subject, verdict, judge, at, reason) VALUES (?, ?, ?, ?, ?)",
             judgement.subject,
             judgement.verdict,
@@ -194,7 +227,7 @@ class State:
 
     def judgements(self) -> dict[str, Judgement]:
         """The judgement that holds on each subject: the last one added."""
-        rows = self._execute("SELECT subject, verdict, judge, reason, at FROM judgements ORDER BY number")
+        rows = self.execute("SELECT subject, verdict, judge, reason, at FROM judgements ORDER BY number")
         return {r["subject"]: Judgement(**{**r, "at": datetime.fromisoformat(r["at"])}) for r in rows}
 
     @contextmanager
@@ -203,18 +236,22 @@ class State:
         if self._db.in_transaction:
             yield self
             return
-        self.execute("BEGIN IMMEDIATE")
+        self._db.begin()
         try:
             yield self
-            self.execute("COMMIT")
+            self._db.commit()
         except BaseException:
             if self._db.in_transaction:
-                self.execute("ROLLBACK")
+                self._db.rollback()
             raise
 
     def execute(self, sql: str, *values: object) -> list[dict[str, Any]]:
         """One statement with its values, and the rows it gives; errors as ours."""
-        return self._execute(sql, *values)
+        return self._db.execute(sql, values)
+
+    def patience(self, wait_s: float) -> AbstractContextManager[None]:
+        """Meanwhile wait only so many seconds for other writers."""
+        return self._db.patience(wait_s)
 
     def close(self) -> None:
         self._db.close()
@@ -224,22 +261,6 @@ class State:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _execute(self, sql: str, *values: object) -> list[dict[str, Any]]:
-        with _sqlite(self._path):
-            cursor = self._db.execute(sql, values)
-            return [{d[0]: v for d, v in zip(cursor.description, row)} for row in cursor]
-
-
-@contextmanager
-def _sqlite(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours: a busy state may be tried again, anything else not."""
-    try:
-        yield
-    except sqlite3.Error as e:
-        if getattr(e, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Transient(f"{path}: another process is writing to the state", hint="try again") from e
-        raise Terminal(f"{path}: {e}") from e
 
 
 def _now() -> str:
