@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwatch.errors import Terminal, UsageError
+from stillwatch.responders import Buckets
 from stillwatch.serving import snapshot
-from stillwatch.serving.decisions import Buckets, Decisions, Table
+from stillwatch.serving.decisions import Decisions, Table
 from stillwatch.serving.gateways import hashed
 from stillwatch.types import InForce, Rung
 
@@ -204,13 +205,6 @@ def test_a_clock_that_goes_back_takes_nothing_and_makes_nobody_wait_longer() -> 
     clock.now -= 1e6
     assert [passes(buckets) for _ in range(3)] == [True, True, False]
     assert buckets.take("acme", 60, 3)[1] == pytest.approx(1)
-
-
-def test_the_clock_on_the_wall_is_not_asked() -> None:
-    buckets = Buckets(clock=Clock())
-    assert buckets.take("acme", 60, 1, NOW) == (0, 0)
-    assert buckets.take("acme", 60, 1, NOW + timedelta(days=1))[1] > 0
-    assert buckets.take("acme", 60, 1, NOW - timedelta(days=1))[1] == pytest.approx(1)
 
 
 def test_buckets_are_bounded_and_the_longest_unused_goes() -> None:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillwatch.responders import BEARER, DIALECTS, Usage, answer_request
-from stillwatch.serving.decisions import Buckets
+from stillwatch.responders import BEARER, DIALECTS, Buckets, Usage, answer_request
 from stillwatch.serving.dialects import case_headers, dialect_of, is_request, line, told
 from stillwatch.types import InForce, Rung
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -29,13 +30,16 @@ WORDS = ("appeal_url", "case_url")
 
 BEARER, API_KEY = "bearer", "api_key"
 
+TOLERANCE = 1e-9
+"""Share of a request by which adding up many small refills may fall short of one."""
+
 Request = Mapping[str, Any]
 
 
 class Bucket(Protocol):
     """Keeps count of what accounts take; one for all accounts of a gateway."""
 
-    def take(self, account_id: str, per_minute: float, burst: float, now: datetime) -> tuple[float, float]:
+    def take(self, account_id: str, per_minute: float, burst: float) -> tuple[float, float]:
         """Take one request if there is one: (requests left, 0), or (0, seconds until there is one again)."""
         ...
 
@@ -230,31 +234,28 @@ def _span(least: float, most: float) -> str:
     return f"[{least:g}, {most:g}]" if math.isfinite(most) else f"[{least:g}, …)"
 
 
-@dataclass(slots=True)
 class Buckets:
-    """Token buckets in memory, one an account; one that is full again is forgotten, so they are as many as are in use."""
+    """Token buckets, one per account under a rate; at most ``most`` of them, the longest unused goes first.
 
-    most: int = 100_000
-    _levels: dict[str, tuple[float, datetime, float]] = field(default_factory=dict)
+    Time is a monotonic clock's. Should it leap forward, a bucket is full at best; should it go back, nothing is taken away.
+    """
 
-    def take(self, account_id: str, per_minute: float, burst: float, now: datetime) -> tuple[float, float]:
-        """As ``Bucket`` says. A clock that steps back gives nothing and takes nothing."""
-        level, since, _ = self._levels.get(account_id, (burst, now, 0.0))
-        passed = max((now - since).total_seconds(), 0.0)
-        level = min(level + passed * per_minute / 60, burst)
-        wait = 0.0 if level >= 1 else (1 - level) * 60 / per_minute
-        level = level - 1 if level >= 1 else level
-        self._levels[account_id] = (level, max(now, since), (burst - level) * 60 / per_minute)
-        if len(self._levels) > self.most:
-            self._forget(now)
-        return (0.0 if wait else level), wait
+    def __init__(self, most: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+        if most < 1:
+            raise UsageError(f"there must be room for at least one bucket: {most}")
+        self._most, self._clock = most, clock
+        self._held: dict[str, tuple[float, float]] = {}
 
-    def _forget(self, now: datetime) -> None:
-        """Drop those that are full by now, and of the rest the oldest if they are too many still."""
-        self._levels = {a: b for a, b in self._levels.items() if (now - b[1]).total_seconds() < b[2]}
-        for account_id in list(_oldest(self._levels, len(self._levels) - self.most)):
-            del self._levels[account_id]
+    def __len__(self) -> int:
+        return len(self._held)
 
-
-def _oldest(levels: Mapping[str, tuple[float, datetime, float]], count: int) -> Iterator[str]:
-    yield from sorted(levels, key=lambda a: levels[a][1])[: max(count, 0)]
+    def take(self, account_id: str, per_minute: float, burst: float) -> tuple[float, float]:
+        """As ``Bucket`` says; ``burst`` is how many may pass at once after a pause."""
+        at, room = self._clock(), max(1.0, burst)
+        level, since = self._held.pop(account_id, (room, at))
+        level = min(room, level + max(0.0, at - since) * per_minute / 60)
+        passes = level >= 1 - TOLERANCE
+        self._held[account_id] = (max(0.0, level - passes), at)
+        if len(self._held) > self._most:
+            del self._held[next(iter(self._held))]
+        return (level - 1, 0.0) if passes else (0.0, (1 - level) * 60 / per_minute)

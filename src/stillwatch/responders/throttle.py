@@ -17,7 +17,7 @@ def answer(in_force: InForce, dialect: str, now: datetime, usage: Usage) -> Answ
     """429 where the account's bucket is empty, else None; takes one request from the bucket."""
     per_minute = float(RESPONDER.setting(in_force.settings, "requests_per_minute"))
     burst = float(RESPONDER.setting(in_force.settings, "burst") or max(per_minute, 1))
-    _, wait_s = usage.bucket.take(in_force.account_id, per_minute, burst, now)
+    _, wait_s = usage.bucket.take(in_force.account_id, per_minute, burst)
     if not wait_s:
         return None
     seconds = max(math.ceil(wait_s), 1)

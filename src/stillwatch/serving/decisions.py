@@ -20,8 +20,6 @@ from stillwatch.errors import UsageError
 from stillwatch.types import InForce, Rung
 
 KEY_NAME = re.compile(r"[0-9a-f]{64}")
-TOLERANCE = 1e-9
-"""Share of a request by which adding up many small refills may fall short of one."""
 
 STALE_AFTER_S = 900.0
 """Without a new table for this long, in seconds, answers count as stale."""
@@ -180,35 +178,3 @@ def requests_per_minute(held: InForce) -> float:
 def now_utc() -> datetime:
     """The time gateways ask at."""
     return datetime.now(UTC)
-
-
-class Buckets:
-    """Token buckets, one per account under a rate; at most ``most`` of them, the longest unused goes first.
-
-    Time is a monotonic clock's. Should it leap forward, a bucket is full at best; should it go back, nothing is taken away.
-    """
-
-    def __init__(self, most: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
-        if most < 1:
-            raise UsageError(f"there must be room for at least one bucket: {most}")
-        self._most, self._clock = most, clock
-        self._held: dict[str, tuple[float, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def take(
-        self, account_id: str, per_minute: float, burst: float, now: datetime | None = None
-    ) -> tuple[float, float]:
-        """Take one request if there is one: (requests left, 0), or (0, seconds until there is one again).
-
-        ``burst`` is how many may pass at once after a pause. ``now`` is the wall clock's, and is not asked.
-        """
-        at, room = self._clock(), max(1.0, burst)
-        level, since = self._held.pop(account_id, (room, at))
-        level = min(room, level + max(0.0, at - since) * per_minute / 60)
-        passes = level >= 1 - TOLERANCE
-        self._held[account_id] = (max(0.0, level - passes), at)
-        if len(self._held) > self._most:
-            del self._held[next(iter(self._held))]
-        return (level - 1, 0.0) if passes else (0.0, (1 - level) * 60 / per_minute)

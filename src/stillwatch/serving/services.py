@@ -26,10 +26,11 @@ from stillwatch.audit import Audit
 from stillwatch.errors import StillwatchError
 from stillwatch.notes import load_signer
 from stillwatch.privacy import KEY_VARIABLE, Privacy
+from stillwatch.responders import Buckets
 from stillwatch.secret import secret_from, write_new
 from stillwatch.serving import snapshot
 from stillwatch.serving.access import Access, Caller
-from stillwatch.serving.decisions import Buckets, Decisions
+from stillwatch.serving.decisions import Decisions
 from stillwatch.serving.gateways import Gate
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Judging

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from stillwatch.errors import UsageError
-from stillwatch.responders import API_KEY, BEARER, Bucket, Usage, answer_request, known
-from stillwatch.serving.decisions import Buckets, Decisions
+from stillwatch.responders import API_KEY, BEARER, Bucket, Buckets, Usage, answer_request, known
+from stillwatch.serving.decisions import Decisions
 from stillwatch.serving.dialects import Told, dialect_of, line, told
 from stillwatch.types import InForce, Rung
 
@@ -128,7 +128,7 @@ class Level:
     def __init__(self, *, is_empty: bool) -> None:
         self._is_empty = is_empty
 
-    def take(self, account_id: str, per_minute: float, burst: float, now: datetime) -> tuple[float, float]:
+    def take(self, account_id: str, per_minute: float, burst: float) -> tuple[float, float]:
         """As ``Bucket`` says."""
         return 0.0, 60 / per_minute if self._is_empty else 0.0
 
