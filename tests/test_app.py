@@ -396,7 +396,7 @@ def test_a_suspension_waits_for_people_holds_at_a_gateway_and_is_undone_at_once(
     refused = server.ask("POST", "/ext_authz/v1/chat/completions", None, headers=ours)
     assert refused.status_code == 403
     assert case in refused.text
-    assert f"https://w.example/appeals?case={case}&token=" in refused.text.replace("\\u0026", "&")
+    assert f"https://w.example/appeals?case={case}&proof=" in refused.text.replace("\\u0026", "&")
     asked = {"input_type": "request", "request_data": {"user_api_key_user_id": who}, "model": "m"}
     blocked = server.post("/beta/litellm_basic_guardrail_api", asked, Role.GATEWAY)
     assert blocked["action"] == "BLOCKED"
@@ -681,9 +681,9 @@ def test_an_appeal_is_filed_with_the_token_of_its_refusal_and_decided_by_somebod
     server = serve()
     server.round()
     case = server.get("/api/actions?standing=in_force")["actions"][0]["action_id"]
-    token = server.services.appeal_token(case)
-    wish = {"case": case, "token": token, "text": "we are a class of students"}
-    assert server.post("/appeals", {**wish, "token": "0" * 32}, None, 403)["error"] == "this token is not of that case"
+    proof = server.services.appeal_proof(case)
+    wish = {"case": case, "proof": proof, "text": "we are a class of students"}
+    assert server.post("/appeals", {**wish, "proof": "0" * 32}, None, 403)["error"] == "this proof is not of that case"
     filed = server.post("/appeals", wish, None, 201)
     assert server.post("/appeals", wish, None, 409)["error"].startswith(f"appeal {filed['appeal']} is open already")
     waiting = server.get("/api/appeals?open=true")["appeals"]

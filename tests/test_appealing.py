@@ -59,14 +59,14 @@ def case_of(server: Server, standing: str = "in_force") -> dict[str, Any]:
     return server.get(f"/api/actions?standing={standing}")["actions"][0]
 
 
-def look(server: Server, case: str, token: str | None = None) -> httpx.Response:
-    told = server.services.appeal_token(case) if token is None else token
-    return server.ask("GET", f"/appeals?{urlencode({'case': case, 'token': told})}", None)
+def look(server: Server, case: str, proof: str | None = None) -> httpx.Response:
+    told = server.services.appeal_proof(case) if proof is None else proof
+    return server.ask("GET", f"/appeals?{urlencode({'case': case, 'proof': told})}", None)
 
 
-def send(server: Server, case: str, text: str = WORDS, token: str | None = None, **headers: str) -> httpx.Response:
-    told = server.services.appeal_token(case) if token is None else token
-    body = urlencode({"case": case, "token": told, "text": text}).encode()
+def send(server: Server, case: str, text: str = WORDS, proof: str | None = None, **headers: str) -> httpx.Response:
+    told = server.services.appeal_proof(case) if proof is None else proof
+    body = urlencode({"case": case, "proof": told, "text": text}).encode()
     return server.ask("POST", "/appeals", None, content=body, headers={"content-type": FORM, **headers})
 
 
@@ -119,7 +119,7 @@ def test_the_form_files_an_appeal_that_the_page_then_tells_of(server: Server) ->
     filed = send(server, case, f"  {WORDS}\n", **{"sec-fetch-site": "same-origin"})
     assert filed.status_code == 303
     assert (
-        filed.headers["location"] == f"appeals?{urlencode({'case': case, 'token': server.services.appeal_token(case)})}"
+        filed.headers["location"] == f"appeals?{urlencode({'case': case, 'proof': server.services.appeal_proof(case)})}"
     )
     (waiting,) = server.get("/api/appeals?open=true")["appeals"]
     assert waiting["text"] == WORDS
@@ -148,25 +148,25 @@ def test_the_page_tells_the_outcome_and_not_who_decided(server: Server, outcome:
 
 def test_a_link_that_does_not_hold_is_told_in_the_same_words_whatever_is_wrong(server: Server) -> None:
     real, waiting = case_of(server)["action_id"], case_of(server, "pending")["action_id"]
-    right = server.services.appeal_token
+    right = server.services.appeal_proof
     links = [(real, "0" * 32), (real, ""), (real, right(real)[:-1]), (real, right(waiting)), ("A-none", right("A-none")),
              (waiting, right(waiting)), ("", right("")), ("A" * 500, right("A" * 64)), (real, "é\udcff")]  # fmt: skip
-    answers = [look(server, case, token.encode("utf-8", "replace").decode()) for case, token in links]
+    answers = [look(server, case, proof.encode("utf-8", "replace").decode()) for case, proof in links]
     assert {a.status_code for a in answers} == {404}
     assert len({a.text for a in answers}) == 1
     assert {
-        send(server, case, token=token.encode("utf-8", "replace").decode()).status_code for case, token in links
+        send(server, case, proof=proof.encode("utf-8", "replace").decode()).status_code for case, proof in links
     } == {404}
     assert server.ask("GET", "/appeals", None).status_code == 404
     assert server.get("/api/appeals")["count"] == 0
-    wish = {"case": waiting, "token": right(waiting), "text": WORDS}
-    assert server.post("/appeals", wish, None, 403)["error"] == "this token is not of that case"
+    wish = {"case": waiting, "proof": right(waiting), "text": WORDS}
+    assert server.post("/appeals", wish, None, 403)["error"] == "this proof is not of that case"
 
 
 def test_another_site_cannot_make_a_browser_file_an_appeal(server: Server) -> None:
     case = case_of(server)["action_id"]
     assert send(server, case, **{"sec-fetch-site": "cross-site"}).status_code == 404
-    assert send(server, case, token="").status_code == 404
+    assert send(server, case, proof="").status_code == 404
     assert server.get("/api/appeals")["count"] == 0
     assert not server.ask("GET", server.services.appeal_url(case).removeprefix("https://w.example"), None).cookies
 
@@ -224,6 +224,6 @@ def test_looks_and_appeals_have_a_pace_and_wrong_links_keep_nobody_waiting(serve
     sent = [send(server, case).status_code for _ in range(6)]
     assert sent == [303] * 5 + [429]
     got = server.ask(
-        "POST", "/appeals", None, json={"case": case, "token": server.services.appeal_token(case), "text": "x"}
+        "POST", "/appeals", None, json={"case": case, "proof": server.services.appeal_proof(case), "text": "x"}
     )
     assert got.status_code == 429 and int(got.headers["retry-after"]) > 1

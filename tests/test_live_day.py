@@ -242,7 +242,7 @@ def test_from_the_first_request_to_an_appeal(day: Day) -> None:
 
     # An appeal, with the link of the refusal, decided by somebody who had no part in it.
     link = parse_qs(urlsplit(refused[second].headers["link"].partition("<")[2].partition(">")[0]).query)
-    wish = {"case": link["case"][0], "token": link["token"][0], "text": "we are a laboratory"}
+    wish = {"case": link["case"][0], "proof": link["proof"][0], "text": "we are a laboratory"}
     appeal = day.post("/appeals", wish, None)["appeal"]
     (waiting,) = day.get("/api/appeals?open=true")["appeals"]
     assert (waiting["account_id"], waiting["text"]) == (second, "we are a laboratory")

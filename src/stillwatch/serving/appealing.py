@@ -1,7 +1,7 @@
 """The page behind the link of a refusal: what was decided about an account and why, and a form to appeal.
 
-Whoever has the link is whom it was told to: it holds a token of its case, 16 bytes of a keyed hash, which stands in the form
-too. There is no cookie, so no other site can make a browser file anything it holds no token for. A link that does not hold is
+Whoever has the link is whom it was told to: it holds a proof of its case, 16 bytes of a keyed hash, which stands in the form
+too. There is no cookie, so no other site can make a browser file anything it holds no proof for. A link that does not hold is
 answered in the same words whatever is wrong with it, before anything is looked up, so that nobody can try out cases. The page
 is of one case: nothing of another account, of a campaign or of how it was found is on it. It needs no script.
 """
@@ -64,18 +64,18 @@ class Case:
 async def page(asked: Asked) -> Response:
     """The page of the case in the link, or one that says that the link does not hold (404)."""
     query = asked.request.query_params
-    case, token = query.get("case", ""), query.get("token", "")
-    if not _is_of(asked.services, case, token):
+    case, proof = query.get("case", ""), query.get("proof", "")
+    if not _is_of(asked.services, case, proof):
         return _wrong(asked.services)
     wait_s = _wait_s(asked.services, f"look {case}", LOOKS)
     if wait_s:
         return _later(wait_s)
     told = await asked.services.clerk.do(case_of, asked.services, case)
-    return _wrong(asked.services) if told is None else _shown(told, token)
+    return _wrong(asked.services) if told is None else _shown(told, proof)
 
 
 async def file(asked: Asked) -> Response:
-    """File an appeal with the token of the refusal's link, from the page's form or as JSON; the text is kept for the reviewer."""
+    """File an appeal with the proof of the refusal's link, from the page's form or as JSON; the text is kept for the reviewer."""
     kind = asked.request.headers.get("content-type", "").partition(";")[0].strip()
     return await (_file_form(asked) if kind == FORM else _file_json(asked))
 
@@ -85,14 +85,14 @@ async def file(asked: Asked) -> Response:
 
 async def _file_json(asked: Asked) -> Response:
     services = asked.services
-    given = await asked.json("case", "token", "text", limit=8 * APPEAL_CHARACTERS)
+    given = await asked.json("case", "proof", "text", limit=8 * APPEAL_CHARACTERS)
     case, text = text_of(given, "case", 64), text_of(given, "text", APPEAL_CHARACTERS)
-    is_of = _is_of(services, case, text_of(given, "token", 64))
+    is_of = _is_of(services, case, text_of(given, "proof", 64))
     if not is_of or await services.clerk.do(case_of, services, case) is None:
         wait_s = _count_wrong(services)
         status = 429 if wait_s else 403
         raise Refused(
-            status, "this token is not of that case", hint="use the link you were given, whole", headers=_after(wait_s)
+            status, "this proof is not of that case", hint="use the link you were given, whole", headers=_after(wait_s)
         )
     if wait_s := _wait_s(services, f"file {case}", FILINGS):
         raise Refused(429, "too many appeals against this case", hint="come again later", headers=_after(wait_s))
@@ -112,8 +112,8 @@ async def _file_form(asked: Asked) -> Response:
     """Back to the page, which then tells of the appeal; or the page with what is wrong, and what was written still in it."""
     services = asked.services
     given = _fields(await asked.body(FORM_BYTES))
-    case, token, text = (given.get(n, "") for n in ("case", "token", "text"))
-    if not _is_of(services, case, token) or _is_from_elsewhere(asked):
+    case, proof, text = (given.get(n, "") for n in ("case", "proof", "text"))
+    if not _is_of(services, case, proof) or _is_from_elsewhere(asked):
         return _wrong(services)
     if wait_s := _wait_s(services, f"file {case}", FILINGS):
         return _later(wait_s)
@@ -121,15 +121,15 @@ async def _file_form(asked: Asked) -> Response:
     if told is None:
         return _wrong(services)
     if fault := _fault(text):
-        return _shown(told, token, fault, text, 400)
+        return _shown(told, proof, fault, text, 400)
     try:
         await services.clerk.do(_filed, services, case, text.strip())
     except Transient:
         fault = (
             "It could not be kept just now, and nothing was filed. What you wrote is still below: please send it again."
         )
-        return _shown(told, token, fault, text, 503)
-    return RedirectResponse(f"appeals?{urlencode({'case': case, 'token': token})}", 303, headers=_safe())
+        return _shown(told, proof, fault, text, 503)
+    return RedirectResponse(f"appeals?{urlencode({'case': case, 'proof': proof})}", 303, headers=_safe())
 
 
 def _fields(body: bytes) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _fields(body: bytes) -> dict[str, str]:
 
 
 def _is_from_elsewhere(asked: Asked) -> bool:
-    """Whether a browser says that another site made it send this. The token is what keeps others out; this is a second lock."""
+    """Whether a browser says that another site made it send this. The proof is what keeps others out; this is a second lock."""
     return asked.request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
@@ -194,10 +194,10 @@ def _filed(desk: Desk, services: Services, case: str, text: str) -> tuple[Appeal
 # Links and paces
 
 
-def _is_of(services: Services, case: str, token: str) -> bool:
-    """Whether the token is that of the case; takes as long whatever they are."""
-    right = services.appeal_token(case[:64]).encode()
-    return hmac.compare_digest(token[:64].encode("utf-8", "surrogateescape"), right) and 0 < len(case) <= 64
+def _is_of(services: Services, case: str, proof: str) -> bool:
+    """Whether the proof is that of the case; takes as long whatever they are."""
+    right = services.appeal_proof(case[:64]).encode()
+    return hmac.compare_digest(proof[:64].encode("utf-8", "surrogateescape"), right) and 0 < len(case) <= 64
 
 
 def _wait_s(services: Services, what: str, pace: tuple[float, float]) -> float:
@@ -207,7 +207,7 @@ def _wait_s(services: Services, what: str, pace: tuple[float, float]) -> float:
 
 def _count_wrong(services: Services) -> float:
     """Count a link that does not hold; seconds to wait once there were too many. One that holds never waits for those."""
-    services.metrics.add("stillwatch_denied_total", why="appeal_token")
+    services.metrics.add("stillwatch_denied_total", why="appeal_proof")
     return _wait_s(services, "wrong", WRONG)
 
 
@@ -218,9 +218,9 @@ def _after(wait_s: float) -> dict[str, str]:
 # Pages
 
 
-def _shown(told: Case, token: str, fault: str = "", text: str = "", status: int = 200) -> Response:
+def _shown(told: Case, proof: str, fault: str = "", text: str = "", status: int = 200) -> Response:
     deadline = datetime.now(UTC) + ANSWERED_WITHIN
-    return _html("case", status, told=told, token=token, fault=fault, text=text, deadline=deadline)
+    return _html("case", status, told=told, proof=proof, fault=fault, text=text, deadline=deadline)
 
 
 def _wrong(services: Services) -> Response:

@@ -162,14 +162,17 @@ class Services:
             self.alarms.pop(name, None)
         self.metrics.put("stillwatch_alarm", bool(why), alarm=name)
 
-    def appeal_token(self, case: str) -> str:
-        """What shows that an appeal against a case comes from whom the case was told to."""
+    def appeal_proof(self, case: str) -> str:
+        """What shows that an appeal against a case comes from whom the case was told to.
+
+        It is called no token: gateways blot out what follows ``token=`` in a message, and the link would lead nowhere.
+        """
         return hmac.digest(derived(self.privacy, "appeal"), case.encode(), hashlib.sha256).hex()[:32]
 
     def appeal_url(self, case: str) -> str:
         """Where the account of a case appeals with us, empty where we cannot be reached by customers."""
         base = self.settings.public_url.rstrip("/")
-        return f"{base}/appeals?case={case}&token={self.appeal_token(case)}" if base else ""
+        return f"{base}/appeals?case={case}&proof={self.appeal_proof(case)}" if base else ""
 
 
 def privacy_of(home: Home, key: Path | None) -> tuple[Privacy, Path | None]:
