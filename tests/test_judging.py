@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -32,7 +34,7 @@ from stillwatch.intake import Intake, Log
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress
 from stillwatch.replay import Plan
-from stillwatch.serving import judge_loop, spooled
+from stillwatch.serving import judge_loop, quarantine, spooled
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Judging, Status, Terms, ask_file, status_file
 from stillwatch.serving.spooled import Judged, Marks, judge_spool, settled
@@ -257,6 +259,74 @@ def test_so_is_what_is_killed(replayed: Written, log: pa.Table, terms: Terms, wo
     assert ended.returncode == -signal.SIGKILL
     judge(home, replace(terms, final_scan="always"))
     assert Written(home.results).found == replayed.found
+
+
+# A batch that cannot be read
+
+
+def harm(home: Home, *numbers: int) -> None:
+    """Turn a bit of these batches of the spool."""
+    with closing(sqlite3.connect(home.spool, isolation_level=None)) as db:
+        for number in numbers:
+            (whole,) = db.execute("SELECT bytes FROM contents WHERE batch = ?", (number,)).fetchone()
+            broken = whole[:-1] + bytes([whole[-1] ^ 1])
+            db.execute("UPDATE contents SET bytes = ? WHERE batch = ?", (broken, number))
+
+
+def test_a_damaged_batch_is_set_aside_and_all_others_are_judged(
+    replayed: Written, log: pa.Table, terms: Terms, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    put(home, log.slice(0, 1000), pieces=10)
+    harm(home, 3, 7)
+    told = judge(home, terms)
+    assert told.rows == 800
+    assert [p.name for p in quarantine.files(home)] == ["batch-3.json", "batch-7.json"]
+    said = json.loads((home.quarantine / "batch-3.json").read_text())
+    assert (said["rows"], said["judged"], said["ids_freed"]) == (100, False, 200)
+    assert datetime.fromisoformat(said["first"]) == log["time"][200].as_py()
+    assert (home.quarantine / "batch-3.bin").stat().st_size > 1000
+    # The sender repeats all of it: what was lost is judged, nothing is counted twice.
+    put(home, log)
+    told = judge(home, replace(terms, final_scan="always"))
+    assert told.rows == log.num_rows
+    with Spool(home.spool) as spool:
+        exchanges = np.concatenate([t["exchange"].to_numpy() for _, t in spool.read()])
+    assert len(exchanges) == len(np.unique(exchanges)) == log.num_rows
+
+
+def test_a_batch_that_is_damaged_after_it_was_judged_does_not_stop_forgetting(
+    log: pa.Table, terms: Terms, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    put(home, log.slice(0, 1000), pieces=10)
+    first = judge(home, terms)
+    assert first.settled > 4
+    harm(home, 2)
+    put(home, log.slice(1000, 1))
+    judge(home, replace(terms, retention=timedelta(seconds=1)))
+    assert json.loads((home.quarantine / "batch-2.json").read_text())["judged"] is True
+    with Spool(home.spool) as spool:
+        assert next(n for n, _ in spool.read()) > first.settled
+    put(home, log.slice(0, 1000))
+    assert judge(home, terms).rows == 1001, "the state holds them: nothing is counted twice"
+
+
+def test_setting_aside_that_breaks_off_is_done_again(
+    log: pa.Table, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    put(home, log.slice(0, 300), pieces=3)
+    harm(home, 2)
+
+    def killed(*_: Any) -> int:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Spool, "take_out", killed)
+        judge(home, terms)
+    assert judge(home, terms).rows == 200
+    assert len(quarantine.files(home)) == 1
 
 
 # What comes late, and what comes early

@@ -32,7 +32,18 @@ from stillwatch import spool as spool_module
 from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.fingerprints import observe
 from stillwatch.privacy import Privacy
-from stillwatch.spool import ACCOUNT_EVENTS, SPOOLED, Dead, Limits, Overload, Spool, Stored, fingerprinted, observed
+from stillwatch.spool import (
+    ACCOUNT_EVENTS,
+    SPOOLED,
+    DamagedBatch,
+    Dead,
+    Limits,
+    Overload,
+    Spool,
+    Stored,
+    fingerprinted,
+    observed,
+)
 from stillwatch.tables import ACCOUNTS, EXCHANGES, SKETCH_WIDTH
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -339,6 +350,32 @@ def test_a_damaged_batch_is_named_and_can_be_passed_over(spool: Spool, path: Pat
         held(spool)
     assert "on from 2" in caught.value.hint
     assert held(spool, 2) == [2]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["UPDATE contents SET bytes = zeroblob(40) WHERE batch = 2", "DELETE FROM contents WHERE batch = 2",
+     "UPDATE batches SET size = 7 WHERE batch = 2"],
+)  # fmt: skip
+def test_a_damaged_batch_is_taken_out_and_what_it_brought_may_come_again(spool: Spool, path: Path, harm: str) -> None:
+    for ids in ([1, 2], [3, 4, 5], [6]):
+        spool.put(rows(ids))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(harm)
+    with pytest.raises(DamagedBatch) as caught:
+        held(spool)
+    assert caught.value.number == 2
+    kept = spool.damaged(2)
+    assert (kept.number, kept.rows, kept.first <= kept.last) == (2, 3, True)
+    assert (kept.bytes is None) == harm.startswith("DELETE")
+    assert spool.take_out(2) == 3
+    assert held(spool) == [1, 2, 6]
+    assert spool.figures().rows == 3
+    assert spool.put(rows([1, 2, 3, 4, 5, 6])) == Stored(3, 3, 0), "lost ones come again, others are known"
+    assert held(spool) == [1, 2, 6, 3, 4, 5]
+    with pytest.raises(Terminal, match="no batch 2"):
+        spool.damaged(2)
+    assert spool.take_out(2) == 0
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ BUSY_S = 10.0
 """How long a write waits for another process's, in seconds."""
 STEP = 32
 """Batches that one transaction forgets."""
+IDS_AT_ONCE = 20_000
+"""Ids that one transaction frees."""
 STEP_PAGES = 512
 """Pages that are given back to the disk between two of those."""
 WAL_BYTES = 64 << 20
@@ -111,6 +113,30 @@ class Limits:
     joined_puts: int = 200
     join_s: float = 0.01
     dead_letters: int = 10_000
+
+
+class DamagedBatch(Terminal):
+    """A batch whose bytes are not those that were written; ``number`` is its own."""
+
+    def __init__(self, path: Path, number: int, why: str) -> None:
+        hint = f"what came after can be read on from {number}; have senders repeat what they sent, if they can"
+        super().__init__(f"{path}: batch {number} is damaged: {why}", hint=hint)
+        self.number, self.why = number, why
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A damaged batch as it was taken out: what the spool says of it, in times of exchanges and of its commit, and its bytes as
+    they are (None where there are none). ``freed`` ids were of no batch that can be read: an exchange that bore one may be
+    sent again."""
+
+    number: int
+    rows: int
+    first: datetime
+    last: datetime
+    at: datetime
+    bytes: bytes | None
+    freed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +426,7 @@ class Spool:
     def read(self, after: int = 0) -> Iterator[tuple[int, pa.Table]]:
         """Batches later than number ``after`` that are there now, in the order of their commits, each with its number.
 
-        Terminal where a batch is damaged; it names the number, so that reading can go on after it.
+        DamagedBatch where one is; it names the number, so that reading can go on after it.
         """
         with closing(self._reader()) as db:
             with _faults(self._path):
@@ -418,12 +444,16 @@ class Spool:
         if not found:
             return None
         number, schema, size, crc, packed = found[0]
-        if packed is None or zlib.crc32(packed) != crc:
-            hint = f"what came after can be read on from {number}; have senders repeat what they sent, if they can"
-            raise Terminal(f"{self._path}: batch {number} is damaged", hint=hint)
-        message = pa.Codec("zstd").decompress(packed, decompressed_size=size)
-        batch = pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(schema)))
-        return number, _today(pa.Table.from_batches([batch]))
+        if packed is None:
+            raise DamagedBatch(self._path, number, "its bytes are gone")
+        if zlib.crc32(packed) != crc:
+            raise DamagedBatch(self._path, number, "its bytes are others than were written")
+        try:
+            message = pa.Codec("zstd").decompress(packed, decompressed_size=size)
+            batch = pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(schema)))
+            return number, _today(pa.Table.from_batches([batch]))
+        except (OSError, pa.ArrowException) as e:
+            raise DamagedBatch(self._path, number, f"it cannot be understood: {e}") from e
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """The latest refused records, newest first."""
@@ -503,6 +533,57 @@ class Spool:
         with self._writes:
             db.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
 
+    # Taking out what is damaged
+
+    def damaged(self, number: int) -> SetAside:
+        """What there is of a batch, to be kept elsewhere before it is taken out. Terminal where there is no such batch."""
+        sql = (
+            """SELECT rows, first, last, at, c.bytes FROM batches LEFT JOIN contents c USING (batch) WHERE batch = ?"""
+        )
+        found = self._query(sql, number)
+        if not found:
+            raise Terminal(f"{self._path}: there is no batch {number}")
+        rows, first, last, at, held = found[0]
+        return SetAside(number, rows, _moment(first), _moment(last), _moment(at), held)
+
+    def take_out(self, number: int) -> int:
+        """Take a damaged batch out of the spool, so that all others can be read and forgotten; how many ids were freed.
+
+        Which ids it brought can no longer be read of it: those are freed that no batch has which can be read. Ids and rows are
+        written in one transaction, so the ids of a moment lack none of the batches of that moment, and what comes in
+        meanwhile is not looked at.
+        """
+        with _faults(self._path), closing(self._connect()) as db:
+            db.execute("BEGIN")
+            ids = np.fromiter((e for (e,) in db.execute("SELECT exchange FROM exchanges")), np.int64)
+            end = db.execute("SELECT coalesce(max(batch), 0) FROM batches").fetchone()[0]
+            db.execute("COMMIT")
+            orphans = np.setdiff1d(ids, self._ids_of_readable(db, end))
+            for part in np.array_split(orphans, -(-len(orphans) // IDS_AT_ONCE) or 1):
+                self._change(
+                    db, "DELETE FROM exchanges WHERE exchange IN (SELECT value FROM json_each(?))", _listed_ids(part)
+                )
+            # Last: a crash before leaves the batch to be found again.
+            self._change(db, "DELETE FROM contents WHERE batch = ?", number)
+            self._change(db, "DELETE FROM batches WHERE batch = ?", number)
+        return len(orphans)
+
+    def _ids_of_readable(self, db: sqlite3.Connection, end: int) -> np.ndarray:
+        ids, after = [np.empty(0, np.int64)], 0
+        while after < end:
+            try:
+                if (found := self._batch(db, after, end)) is None:
+                    break
+                after = found[0]
+                ids.append(found[1]["exchange"].to_numpy())
+            except DamagedBatch as e:
+                after = e.number
+        return np.concatenate(ids)
+
+    def _change(self, db: sqlite3.Connection, sql: str, value: object) -> None:
+        with self._writes:
+            db.execute(sql, (value,))
+
     # Connections
 
     def _connect(self) -> sqlite3.Connection:
@@ -547,14 +628,18 @@ class Spool:
         self.close()
 
 
+def _listed_ids(ids: np.ndarray) -> str:
+    """Ids as SQL takes them, all in one value."""
+    return f"[{','.join(map(str, ids.tolist()))}]"
+
+
 def _entered(db: sqlite3.Connection, exchange: np.ndarray) -> np.ndarray:
     """Enters the ids the spool does not hold; which rows brought one, the first of those that share it."""
     is_new = np.zeros(len(exchange), bool)
     ids, first = np.unique(exchange, return_index=True)
     if len(ids):
-        listed = f"[{','.join(map(str, ids.tolist()))}]"
         sql = "INSERT OR IGNORE INTO exchanges SELECT value FROM json_each(?) RETURNING exchange"
-        entered = np.array([e for (e,) in db.execute(sql, (listed,)).fetchall()], np.int64)
+        entered = np.array([e for (e,) in db.execute(sql, (_listed_ids(ids),)).fetchall()], np.int64)
         is_new[first[np.searchsorted(ids, entered)]] = True
     return is_new
 

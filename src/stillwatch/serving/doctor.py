@@ -25,7 +25,7 @@ from stillwatch.notes import open_checkpoint
 from stillwatch.policy import load as load_policy
 from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.secret import secret_from
-from stillwatch.serving import newest, snapshot
+from stillwatch.serving import newest, quarantine, snapshot
 from stillwatch.serving.access import Access, Role
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Status
@@ -215,6 +215,9 @@ def _state(patient: Patient) -> Iterator[Check]:
 
 def _spool(patient: Patient) -> Iterator[Check]:
     yield from _database("spool", patient.home.spool)
+    if lost := quarantine.files(patient.home):
+        hint = "each says when it came: have senders repeat that, look at the disk, then remove the files"
+        yield Check("spool", WARN, f"{len(lost)} batches could not be read and lie in {lost[0].parent}", hint)
 
 
 def _database(name: str, file: Path) -> Iterator[Check]:

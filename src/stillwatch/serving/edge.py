@@ -272,9 +272,9 @@ def admitted(route: Route, services: Services, request: Request) -> Caller | Non
 def locked_out(services: Services, why: str, hint: str) -> Refused:
     """What a gateway without a token that holds is answered where the status of our answer becomes its customer's.
 
-    It is the operator's fault and no customer's, so it is an error and no denial: Envoy takes a 5xx of an ext_authz server for
-    one and does as ``failure_mode_allow`` has it, nginx's auth_request takes anything but 2xx, 401 and 403 for one. That customers
-    may pass meanwhile is no silence: an alarm stands as long as anybody asks so.
+    It is the operator's fault and no customer's, so it is an error and no denial: Envoy takes a 5xx of an ext_authz server
+    for one and does as ``failure_mode_allow`` has it, nginx's auth_request takes anything but 2xx, 401 and 403 for one. It
+    does not go unnoticed that customers may pass meanwhile: an alarm stands as long as anybody asks so.
     """
     if "gateway_locked_out" not in services.alarms:
         say(logging.WARNING, "a gateway is locked out: it does as it does when nobody answers", why=why)

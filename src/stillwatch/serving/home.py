@@ -39,6 +39,11 @@ class Home:
         return self.folder / "results"
 
     @property
+    def quarantine(self) -> Path:
+        """Batches of the spool that could not be read."""
+        return self.folder / "quarantine"
+
+    @property
     def in_force(self) -> Path:
         return self.folder / "in_force.json"
 

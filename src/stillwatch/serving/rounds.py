@@ -22,7 +22,7 @@ from stillwatch.adapters import read_accounts
 from stillwatch.audit import AuditUnwritable
 from stillwatch.errors import StillwatchError, Transient
 from stillwatch.policy import Policy, Traffic, decide
-from stillwatch.serving import newest, snapshot
+from stillwatch.serving import newest, quarantine, snapshot
 from stillwatch.serving.decisions import Table
 from stillwatch.serving.judging import Status
 from stillwatch.serving.lines import say
@@ -178,6 +178,8 @@ class Loop:
             services.alarm("intake_refusing", "")
         if time.monotonic() - services.locked_out_at > REFUSED_S:
             services.alarm("gateway_locked_out", "")
+        lost = len(quarantine.files(services.home))
+        services.alarm("spool_damaged", f"{lost} batches lie in {services.home.quarantine}" if lost else "")
         services.alarm("policy_unreadable", services.policy.fault)
         fault = services.audit.fault
         services.alarm("audit_failing", fault.message if fault else "")

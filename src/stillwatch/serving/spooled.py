@@ -31,9 +31,10 @@ from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress
 from stillwatch.replay import Followed, Material, Plan, follow
+from stillwatch.serving import quarantine
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Terms
-from stillwatch.spool import Spool, observed
+from stillwatch.spool import DamagedBatch, Spool, observed
 from stillwatch.store.state import write_json, write_parquet
 from stillwatch.tables import ACCOUNTS, EXCHANGES
 from stillwatch.telling import Told, micros, moment
@@ -141,7 +142,7 @@ def judge_spool(
         if newest != marks.newest:
             marks.since = at
         elif is_judged(home, marks, setting, marks.passed(terms, at)):
-            return judged(marks, 0, forget(spool, marks, terms, at), is_new=False)
+            return judged(marks, 0, forget(spool, marks, terms, at, home), is_new=False)
         marks.newest, marks.setting = newest, setting
         return judge_anew(Sitting(home, terms, config, privacy, progress, spool, checkpoint, declared, marks, at))
 
@@ -167,7 +168,7 @@ def judge_anew(sitting: Sitting) -> Judged:
     marks.newest = max([marks.newest, *(number for number, _ in gathered.batches)])
     marks.settled = settled(marks.settled, gathered.batches, checkpoint.end)
     write_json(marks_file(home), asdict(marks))
-    forgotten = forget(sitting.spool, marks, sitting.terms, sitting.at)
+    forgotten = forget(sitting.spool, marks, sitting.terms, sitting.at, home)
     return judged(marks, marks.rows - before, forgotten, is_new=is_new)
 
 
@@ -183,7 +184,7 @@ def gather(sitting: Sitting) -> Gathered:
     progress.stage("read spool")
     intake, batches = Intake(*read_names(sitting.home)), list[tuple[int, int | None]]()
     waiting, held = list[pa.Table](), 0
-    for number, table in sitting.spool.read(marks.settled):
+    for number, table in quarantine.readable(sitting.spool, marks.settled, sitting.home):
         times = table["time"].cast(pa.int64()).to_numpy()
         marks.latest = max(marks.latest, int(times.max(initial=0)))
         new = ~taken.holds(table["exchange"].to_numpy()) if taken else np.ones(table.num_rows, bool)
@@ -262,9 +263,16 @@ def judged(marks: Marks, new: int, forgotten: int, *, is_new: bool) -> Judged:
     )
 
 
-def forget(spool: Spool, marks: Marks, terms: Terms, at: int) -> int:
-    """Have the spool forget what the state holds and is older than the retention; how many rows that were."""
-    return spool.forget(moment(at - _us(terms.retention)), marks.settled) if marks.settled else 0
+def forget(spool: Spool, marks: Marks, terms: Terms, at: int, home: Home) -> int:
+    """Have the spool forget what the state holds and is older than the retention; how many rows that were, those before a
+    damaged batch left aside."""
+    while marks.settled:
+        try:
+            return spool.forget(moment(at - _us(terms.retention)), marks.settled)
+        except DamagedBatch as e:
+            # Its rows were judged when they could be read.
+            quarantine.set_aside(spool, e, home, is_judged=True)
+    return 0
 
 
 # What was declared

@@ -6,8 +6,9 @@ headers that match ``allowed_upstream_headers``; any other status goes to the cl
 ``allowed_client_headers``. What happens when we do not answer is Envoy's own: ``failure_mode_allow`` and ``status_on_error``. A
 5xx of ours counts as that; it is sent for a fault of ours, and where the gateway has no token that holds: never to deny.
 
-nginx knows only 2xx, 401 and 403 and throws our body away; all else is an error to it, for its error_page to answer. So to it every refusal is 401 or 403, and the status meant and the
-body go in ``x-stillwatch-status`` and ``x-stillwatch-body``, from which its configuration answers: docs/gateways/nginx.conf.
+nginx knows only 2xx, 401 and 403 and throws our body away; all else is an error to it, for its error_page to answer. So to
+it every refusal is 401 or 403, and the status meant and the body go in ``x-stillwatch-status`` and ``x-stillwatch-body``, from
+which its configuration answers: docs/gateways/nginx.conf.
 
 Allowed or not, ``x-stillwatch-rung``, ``-case`` and ``-rewrite`` are always set, so that they replace any that a client sent.
 """
