@@ -6,12 +6,12 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEMO ?= $(PY) -m stillwatch demo
 
-.PHONY: help check lint types imports test test-spark test-litellm format demo models clean
+.PHONY: help check lint types imports test test-spark test-litellm format demo gateway models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-check: lint types imports test test-spark  ## all that must hold before a change is merged
+check: lint types imports test test-spark test-litellm  ## all that must hold before a change is merged
 
 lint: $(READY)  ## style and format
 	$(PY) -m ruff check
@@ -24,7 +24,7 @@ imports: $(READY)  ## imports go down only
 	$(PY) -m pytest tests/test_imports.py
 
 test: $(READY)  ## tests on the embedded engine; finds PostgreSQL, or gets it
-	VENV=$(VENV) .ci/with-postgres $(PY) -m pytest -m "not spark"
+	VENV=$(VENV) .ci/with-postgres $(PY) -m pytest -m "not spark and not litellm"
 
 test-spark: $(READY)  ## tests on Spark; finds Java, or gets it
 	VENV=$(VENV) .ci/with-java $(PY) -m pytest -m spark
@@ -50,6 +50,10 @@ $(MODELS)/.ready: training/requirements.txt
 	@.ci/venv $(PYTHON) $(MODELS)
 	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement training/requirements.txt
 	@touch $@
+
+# QUICK=--quick ends by itself.
+gateway: $(READY)  ## serve beside a real LiteLLM proxy, which it gets: traffic, a campaign, and what is done about it
+	PYTHON=$(PYTHON) .ci/with-litellm $(PY) -m stillwatch gateway-demo $(QUICK)
 
 demo: $(READY)  ## a log with planted campaigns, judged, and its report
 	$(DEMO)

@@ -25,7 +25,8 @@ LAYERS = (
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("serving",),
-    ("cli", "cli_options", "cli_policy", "cli_serving", "cli_trust", "console"),
+    ("gateway_demo",),
+    ("cli", "cli_demo", "cli_options", "cli_policy", "cli_serving", "cli_trust", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""

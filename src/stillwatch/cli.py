@@ -23,6 +23,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from stillwatch import __version__
+from stillwatch.cli_demo import app as demo_verbs
 from stillwatch.cli_options import Flag, JsonFlag, Paths
 from stillwatch.cli_policy import app as policy_verbs
 from stillwatch.cli_serving import app as serving_verbs
@@ -463,6 +464,7 @@ def demo(
 
 app.command(policy_verbs)
 app.command(serving_verbs, name="*")
+app.command(demo_verbs, name="*")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
