@@ -54,19 +54,16 @@ class Server:
         self._numbers = count(1)
         made = ["-D", "data", "-U", "stillwatch", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
         self._run("initdb", *made)
+        with (self.folder / "data" / "postgresql.conf").open("a") as file:
+            file.write(
+                f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\nfsync = off\nmax_connections = 60\n"
+            )
         hba = self.folder / "data" / "pg_hba.conf"
         hba.write_text("local all locked scram-sha-256\n" + hba.read_text())
         self.start()
 
     def start(self) -> None:
-        settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": str(self.folder),
-            "fsync": "off",
-            "max_connections": "60",
-        }
-        given = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
-        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", given, "start")
+        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "start")
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")

@@ -24,12 +24,14 @@ from hypothesis import strategies as st
 from stillwatch import cli
 from stillwatch.audit import Audit as AuditLog
 from stillwatch.audit import entries, load_signer, public_key, verify
-from stillwatch.errors import StillwatchError, Terminal, UsageError
+from stillwatch.errors import StillwatchError, Terminal, Transient, UsageError
 from stillwatch.secret import Secret, secret_from
 from stillwatch.serving import access as module
 from stillwatch.serving.access import MACHINES, PEOPLE, RIGHTS, Access, Caller, Issued, Right, Role, meaning
+from stillwatch.serving.orders import carry_out
 from stillwatch.store.places import Place
 from stillwatch.store.state import State
+from test_actions import Paper
 
 START = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -60,8 +62,13 @@ def state(place: Place) -> Iterator[State]:
 
 
 @pytest.fixture
-def access(state: State, clock: Clock) -> Access:
-    return Access(state, clock.utc, clock.ticks)
+def paper() -> Paper:
+    return Paper()
+
+
+@pytest.fixture
+def access(state: State, clock: Clock, paper: Paper) -> Access:
+    return Access(state, clock.utc, clock.ticks, paper)
 
 
 def bearer(issued: Issued) -> str:
@@ -190,7 +197,7 @@ def test_a_revoked_token_is_nobody_at_once(access: Access, clock: Clock) -> None
 
 def test_a_revocation_by_another_process_is_seen_within_five_seconds(place: Place, clock: Clock) -> None:
     with State(place) as here, State(place) as there:
-        access, other = Access(here, clock.utc, clock.ticks), Access(there)
+        access, other = Access(here, clock.utc, clock.ticks, Paper()), Access(there, audit=Paper())
         issued = access.issue("ann", Role.VIEWER, "root")
         assert access.who(bearer(issued)) is not None
         other.revoke(issued.token.token_id, "carl")
@@ -486,7 +493,7 @@ def test_tokens_may_be_made_while_others_ask(place: Place) -> None:
     def make() -> None:
         try:
             with State(path) as state:
-                made.extend(Access(state).issue(f"n{n}", Role.INGEST, "root") for n in range(20))
+                made.extend(Access(state, audit=Paper()).issue(f"n{n}", Role.INGEST, "root") for n in range(20))
         except BaseException as e:
             errors.append(e)
 
@@ -566,15 +573,16 @@ def test_wrong_uses_of_the_command_are_told(home: Path, capsys: pytest.CaptureFi
 
 def test_the_command_writes_to_the_audit_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = home / "keys" / "audit.key"
-    with AuditLog(home / "audit", load_signer(key)):
-        code, out, err = run(capsys, "new", str(home), "ann", "--role", "admin")
-        assert code == 0
-        assert "not in the audit: " in err
+    code, out, err = run(capsys, "new", str(home), "ann", "--role", "admin")
+    assert (code, "audit" in err) == (0, False)
     token_id = out.split("_")[2]
-    assert run(capsys, "revoke", str(home), token_id)[0] == 0
-    assert "audit" not in run(capsys, "new", str(home), "bo", "--role", "viewer")[2]
-    found = [(e.deed.event, e.deed.subject, e.deed.role) for e in entries(home / "audit")]
-    assert found == [("token.revoke", token_id, "admin"), ("token.issue", "bo", "admin")]
+    fresh = json.loads(run(capsys, "rotate", str(home), token_id, "--json")[1])["token_id"]
+    assert run(capsys, "revoke", str(home), fresh)[0] == 0
+    found = [(e.deed.event, e.deed.subject, e.deed.role, e.deed.facts.get("token")) for e in entries(home / "audit")]
+    assert found == [
+        ("token.issue", "ann", "admin", token_id), ("token.rotate", token_id, "admin", fresh),
+        ("token.revoke", fresh, "admin", None),
+    ]  # fmt: skip
     assert verify(home / "audit", public_key(home / "audit")).is_sound
     key.unlink()
     code, out, err = run(capsys, "new", str(home), "carl", "--role", "admin")
@@ -582,4 +590,45 @@ def test_the_command_writes_to_the_audit_first(home: Path, capsys: pytest.Captur
     assert "the key that signs the audit" in err
     assert not key.exists()
     with State(home / "state.db") as state:
-        assert [t.name for t in Access(state).tokens()] == ["ann", "bo"]
+        assert [t.name for t in Access(state).tokens()] == ["ann", "ann"]
+
+
+def test_where_the_audit_is_held_and_nobody_answers_no_token_is_made(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillwatch.serving.office.WITHIN_S", 0.2)
+    (home / "serve.toml").write_text("loop_every_s = 0.05\n")
+    with AuditLog(home / "audit", load_signer(home / "keys" / "audit.key")):
+        code, out, err = run(capsys, "new", str(home), "ann", "--role", "admin")
+    assert (code, out) == (5, "")
+    assert "nothing was done" in err
+    with State(home / "state.db") as state:
+        assert Access(state).tokens() == []
+        assert [o["outcome"] for o in state.execute("SELECT outcome FROM token_orders")] == ["withdrawn"]
+        assert carry_out(Access(state, audit=Paper()), state, datetime.now(UTC)) == 0
+    assert list(entries(home / "audit")) == []
+
+
+# The audit first
+
+
+def test_no_token_holds_that_is_not_in_the_audit(access: Access, state: State, paper: Paper) -> None:
+    issued = access.issue("ann", Role.VIEWER, "root")
+    before = state.execute("SELECT * FROM tokens")
+    paper.is_full = True
+    for making in (
+        lambda: access.issue("bo", Role.ADMIN, "root"),
+        lambda: access.rotate(issued.token.token_id, "root"),
+        lambda: access.revoke(issued.token.token_id, "root"),
+    ):
+        with pytest.raises(Transient, match="audit is full"):
+            making()
+        with pytest.raises(Terminal, match="for reading alone"):
+            Access(state).issue("bo", Role.ADMIN, "root")
+    assert state.execute("SELECT * FROM tokens") == before
+    paper.is_full = False
+    access.revoke(issued.token.token_id, "root")
+    access.revoke(issued.token.token_id, "root")
+    assert [(event, who, role) for event, who, role, _, _ in paper.entries] == [
+        ("token.issue", "root", "admin"), ("token.revoke", "root", "admin"),
+    ]  # fmt: skip

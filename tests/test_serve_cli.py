@@ -21,9 +21,10 @@ import pytest
 
 from stillwatch import cli
 from stillwatch.audit import public_key, verify
-from stillwatch.serving.access import Access, Role
+from stillwatch.serving.access import Role
 from stillwatch.serving.doctor import Check, examine
 from stillwatch.serving.home import Home
+from stillwatch.serving.office import open_office
 from stillwatch.serving.server import Tls, is_exposed, listen
 from stillwatch.serving.settings import Settings
 from stillwatch.store.state import State
@@ -42,8 +43,9 @@ class Running:
     lines: list[dict[str, Any]]
 
     def token(self, role: Role) -> dict[str, str]:
-        with State(self.home / "state.db") as state:
-            issued = Access(state).issue(f"t-{role}", role, "test")
+        """A token that the server makes: it alone holds the audit."""
+        with open_office(Home(self.home), None, "test") as office:
+            issued = office.issue(f"t-{role}", role, timedelta(days=1))
         return {"authorization": f"Bearer {issued.secret.reveal()}"}
 
     def end(self, number: int = signal.SIGTERM) -> int:
@@ -274,7 +276,7 @@ def test_a_home_that_is_well(home: Home, capsys: pytest.CaptureFixture[str]) -> 
     told = json.loads(capsys.readouterr().out)
     assert {t["check"] for t in told} == set(found)
     assert cli.main(["doctor", str(home.folder)]) == 0
-    assert "ok    audit       1 entries, sound" in capsys.readouterr().out
+    assert "ok    audit       9 entries, sound" in capsys.readouterr().out
 
 
 def break_state(home: Home) -> None:
@@ -353,7 +355,7 @@ def test_of_a_long_audit_the_end_is_looked_at(home: Home, monkeypatch: pytest.Mo
     from stillwatch.serving import doctor
 
     monkeypatch.setattr(doctor, "WHOLE_BYTES", 0)
-    assert levels(home)["audit"].said.startswith("the last 1 entries are sound, 1 are signed")
+    assert levels(home)["audit"].said.startswith("the last 9 entries are sound, 9 are signed")
     break_audit(home)
     assert levels(home)["audit"].level == "fail"
 

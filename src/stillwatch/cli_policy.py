@@ -128,14 +128,16 @@ def preview(
 def _of_home(home: Path | None, now: Any) -> tuple[tuple[Action, ...], dict[str, Judgement]]:
     """What is known in a server's home: actions that have not run out, and judgements."""
     from stillwatch.actions import Actions
+    from stillwatch.serving.custody import place_told
     from stillwatch.serving.home import Home
     from stillwatch.store.state import State
 
     if home is None:
         return (), {}
-    if not Home(home).state.is_file():
+    place = place_told(Home(home))
+    if isinstance(place, Path) and not place.is_file():
         raise UsageError(f"{home}: no server's home", hint="the folder that stillwatch serve was given")
-    with State(Home(home).state) as state:
+    with State(place) as state:
         return Actions(state, None).known(now), state.judgements()
 
 

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from stillwatch import cli_trust
+from stillwatch import cli_state, cli_trust
 from stillwatch.cli_options import Flag, JsonFlag
 from stillwatch.errors import UsageError
 
 app = App(name="serving")
 app.command(cli_trust.audit)
 app.command(cli_trust.token)
+app.command(cli_state.state)
 
 
 FAILED = 1
@@ -166,8 +167,8 @@ def judge(
         raise UsageError("--once and --forever contradict each other", hint="give one of them")
     own = Home(home).privacy_key
     secret = own if key is None and not os.environ.get(KEY_VARIABLE) and own.exists() else key
-    step, wait, late, kept = (parse_length(text) for text in (every, interval, grace, retention))
-    terms = Terms(step, wait, late, kept, final_scan, share, accounts, models, config, secret)
+    step, wait, late, kept, back = (parse_length(text) for text in (every, interval, grace, retention, horizon))
+    terms = Terms(step, wait, late, kept, back, final_scan, share, accounts, models, config, secret)
     place, set_up, privacy = Home(home).made(), settings.load(config), Privacy.load(secret)
     if forever:
         judge_loop.judge_for_ever(place, terms, set_up, privacy, parent)
@@ -216,7 +217,7 @@ def doctor(home: Path, *, config: Path | None = None, key: Path | None = None, j
 
 
 @app.command
-def backup(home: Path, file: Path) -> int:
+def backup(home: Path, file: Path, *, config: Path | None = None) -> int:
     """Copy a server's home into one file, while the server runs.
 
     Examples:
@@ -224,7 +225,8 @@ def backup(home: Path, file: Path) -> int:
         stillwatch backup home stillwatch-2026-11-26.tar.zst
 
     Holds the spool, the state, the audit, the results and the watch, as they were
-    together, with a digest of each file. Keys are not in it: keep keys/ apart.
+    together, with a digest of each file. Keys are not in it: keep keys/ apart. A state in
+    PostgreSQL goes in as a copy of its rows.
 
     Parameters
     ----------
@@ -235,8 +237,10 @@ def backup(home: Path, file: Path) -> int:
     """
     from stillwatch.serving.backup import backup as copy
     from stillwatch.serving.home import Home
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
 
-    made = copy(Home(home), file)
+    made = copy(Home(home), file, config)
     print(
         f"{made.file}: {made.files} files, {made.bytes:,} bytes before compression, as of {made.at:%Y-%m-%d %H:%M:%S} UTC"
     )
@@ -254,7 +258,8 @@ def restore(file: Path, home: Path, *, force: Flag = False) -> int:
         stillwatch restore stillwatch-2026-11-26.tar.zst home --force
 
     Verifies every digest, the databases and the audit before anything is put in place.
-    Then put keys/ back, and look with stillwatch doctor.
+    Then put keys/ back, and look with stillwatch doctor. A database is never written to:
+    the state is in the home then, and stillwatch state move brings it into an empty one.
 
     Parameters
     ----------

@@ -8,20 +8,21 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from stillwatch.cli_options import JsonFlag
-from stillwatch.errors import Transient, UsageError
+from stillwatch.errors import UsageError
 
 if TYPE_CHECKING:
     from stillwatch.audit import Entry, Verified, Verifier
-    from stillwatch.serving.access import Access, Issued, Token
+    from stillwatch.serving.access import Issued, Token
+    from stillwatch.serving.office import Office
 
 audit = App(name="audit", help="Check what was done, by whom, and that nobody has changed it since.")
 token = App(name="token", help="Let people and machines in, each with a role of its own, and shut them out again.")
@@ -117,7 +118,9 @@ def show(
 
 
 @token.command
-def new(home: Path, name: str, *, role: str, expires: str = "90d", json_: JsonFlag = False) -> int:
+def new(
+    home: Path, name: str, *, role: str, expires: str = "90d", config: Path | None = None, json_: JsonFlag = False
+) -> int:
     """Make a token and print it, this once; what is kept of it cannot be turned back into it.
 
     Examples:
@@ -127,7 +130,8 @@ def new(home: Path, name: str, *, role: str, expires: str = "90d", json_: JsonFl
 
     Roles of people, each with the rights of those before it: viewer, analyst,
     approver, admin. Of machines: ingest, gateway, partner, metrics.
-    A running server knows the token at once.
+    A running server makes the token, and writes it to its audit first: it takes a
+    few seconds. Without one the command does both.
 
     Parameters
     ----------
@@ -139,6 +143,8 @@ def new(home: Path, name: str, *, role: str, expires: str = "90d", json_: JsonFl
         What it is for.
     expires
         How long it lives: a number and s, m, h or d.
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
     json_
         Print the token and what is known of it as JSON.
     """
@@ -148,14 +154,13 @@ def new(home: Path, name: str, *, role: str, expires: str = "90d", json_: JsonFl
     if role not in list(Role):
         raise UsageError(f"no role is called {role!r}", hint=f"known: {', '.join(Role)}")
     lifetime = parse_length(expires)
-    with _access(home) as access:
-        _write_down(home, "token.issue", name, {"role": role, "lifetime_s": lifetime.total_seconds()})
-        _print_issued(access.issue(name, Role(role), _me(), lifetime), json_)
+    with _office(home, config) as office:
+        _print_issued(office.issue(name, Role(role), lifetime), json_)
     return 0
 
 
 @token.command
-def rotate(home: Path, token_id: str, *, grace: str = "1d", json_: JsonFlag = False) -> int:
+def rotate(home: Path, token_id: str, *, grace: str = "1d", config: Path | None = None, json_: JsonFlag = False) -> int:
     """Replace a token by a new one of the same name and role; the old one lives on for a while.
 
     Examples:
@@ -170,20 +175,21 @@ def rotate(home: Path, token_id: str, *, grace: str = "1d", json_: JsonFlag = Fa
         The old token's id, its third part: stillwatch token list shows them.
     grace
         How long the old one lives on: a number and s, m, h or d.
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
     json_
         Print the new token and what is known of it as JSON.
     """
     from stillwatch.windows import parse_length
 
     kept = parse_length(grace)
-    with _access(home) as access:
-        _write_down(home, "token.rotate", token_id, {"grace_s": kept.total_seconds()})
-        _print_issued(access.rotate(token_id, _me(), kept), json_)
+    with _office(home, config) as office:
+        _print_issued(office.rotate(token_id, kept), json_)
     return 0
 
 
 @token.command
-def revoke(home: Path, token_id: str) -> int:
+def revoke(home: Path, token_id: str, *, config: Path | None = None) -> int:
     """End a token now; a running server lets nobody in with it within five seconds.
 
     Examples:
@@ -196,16 +202,17 @@ def revoke(home: Path, token_id: str) -> int:
         The folder that serve was given.
     token_id
         Its id, the third part of the token: stillwatch token list shows them.
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
     """
-    with _access(home) as access:
-        _write_down(home, "token.revoke", token_id, {})
-        ended = access.revoke(token_id, _me())
+    with _office(home, config) as office:
+        ended = office.revoke(token_id)
     print(f"{ended.token_id}: revoked {ended.revoked_at:%Y-%m-%d %H:%M:%S} UTC by {ended.revoked_by}")
     return 0
 
 
 @token.command(name="list")
-def list_(home: Path, *, json_: JsonFlag = False) -> int:
+def list_(home: Path, *, config: Path | None = None, json_: JsonFlag = False) -> int:
     """List all tokens there ever were: whose, what for, until when, last used. Never the tokens themselves.
 
     Examples:
@@ -217,11 +224,19 @@ def list_(home: Path, *, json_: JsonFlag = False) -> int:
     ----------
     home
         The folder that serve was given.
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
     json_
         Print them as JSON.
     """
-    with _access(home) as access:
-        found = access.tokens()
+    from stillwatch.serving.access import Access
+    from stillwatch.serving.custody import place_told
+    from stillwatch.serving.home import Home
+    from stillwatch.store.state import State
+
+    _check_home(home)
+    with State(place_told(Home(home), config)) as state:
+        found = Access(state).tokens()
     if json_:
         print(json.dumps([t.to_dict() for t in found], indent=2))
         return 0
@@ -232,41 +247,27 @@ def list_(home: Path, *, json_: JsonFlag = False) -> int:
 
 
 @contextmanager
-def _access(home: Path) -> Iterator[Access]:
-    """The tokens of a home; UsageError where there is no such folder."""
-    from stillwatch.serving.access import Access
-    from stillwatch.store.state import State
+def _office(home: Path, config: Path | None) -> Iterator[Office]:
+    """Where tokens are made for a home. UsageError where there is no such folder."""
+    from stillwatch.serving.home import Home
+    from stillwatch.serving.office import open_office
 
+    _check_home(home)
+    with open_office(Home(home), config, me()) as office:
+        yield office
+
+
+def _check_home(home: Path) -> None:
     if not home.is_dir():
         raise UsageError(f"{home}: there is no such folder", hint="give the folder that serve was given")
-    with State(home / "state.db") as state:
-        yield Access(state)
 
 
-def _me() -> str:
+def me() -> str:
+    """Whoever gives this command, for the audit."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return f"cli:{os.getuid()}"
-
-
-def _write_down(home: Path, event: str, subject: str, facts: Mapping[str, Any]) -> None:
-    """Write to the home's audit what is about to be done. Where the server holds it, or there is none yet, that is told."""
-    from stillwatch import audit as log
-    from stillwatch.serving.home import Home
-
-    key = Home(home).audit_key
-    try:
-        if not (home / "audit" / "log.jsonl").exists():
-            raise Transient("this home has no audit yet")
-        if not (key.exists() or os.environ.get(log.KEY_VARIABLE)):
-            raise UsageError(f"{key}: the key that signs the audit is not there", hint="put it back")
-        with log.Audit(home / "audit", log.load_signer(key)) as written:
-            written.append(event, _me(), "admin", subject, facts)
-    except log.AuditUnwritable:
-        raise
-    except Transient as e:
-        print(f"not in the audit: {e.message}; who did it stands in the state", file=sys.stderr)
 
 
 def _print_issued(issued: Issued, json_: bool) -> None:

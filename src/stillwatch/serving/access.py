@@ -23,12 +23,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from stillwatch.actions import Audit
 from stillwatch.errors import StillwatchError, Terminal, UsageError
 from stillwatch.secret import Secret, secret_from
 from stillwatch.store.state import BUSY_S, State
 
 __all__ = [
-    "MACHINES", "PEOPLE", "RIGHTS", "Access", "Caller", "Issued", "Right", "Role", "Secret", "Token", "meaning",
+    "MACHINES", "PEOPLE", "RIGHTS", "Access", "Caller", "Draft", "Issued", "Right", "Role", "Secret", "Token", "draft", "meaning",
     "secret_from",
 ]  # fmt: skip
 
@@ -225,6 +226,9 @@ class Access:
 
     An id that many wrong secrets were sent for must wait, longer each time; whoever has shown its right secret before need
     not, so that nobody can be locked out by knowing an id. Methods belong to the thread that opened the state.
+
+    Tokens are made, replaced and revoked where there is an ``audit`` alone, which is written first: none ever holds that is not
+    in it.
     """
 
     def __init__(
@@ -232,8 +236,9 @@ class Access:
         state: State,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         ticks: Callable[[], float] = time.monotonic,
+        audit: Audit | None = None,
     ) -> None:
-        self._state, self._clock, self._ticks = state, clock, ticks
+        self._state, self._clock, self._ticks, self._audit = state, clock, ticks, audit
         self._guard = threading.RLock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
@@ -324,57 +329,102 @@ class Access:
 
     def issue(self, name: str, role: Role, by: str, lifetime: timedelta = LIFETIME) -> Issued:
         """A new token for a person or machine, made by ``by``. UsageError where the name or the lifetime will not do."""
-        with self._guard:
-            return self._issue(name, role, by, lifetime, None)
+        made = draft(role)
+        return Issued(self.enrol(made.token_id, made.digest, name, role, by, lifetime), made.secret)
 
-    def _issue(self, name: str, role: Role, by: str, lifetime: timedelta, replaces: str | None) -> Issued:
-        now, token_id = self._clock(), secrets.token_hex(6)
-        try:
-            token = Token(token_id, name, role, now, by, now + lifetime, replaces=replaces)
-        except (ValueError, OverflowError) as e:
-            raise UsageError(str(e), hint="such as ann, or litellm-1, and 90d") from e
-        text = f"sw_{role}_{token_id}_{_base62(secrets.token_bytes(32))}"
-        self._state.execute(
-            "INSERT INTO tokens (token_id, name, role, digest, created_at, created_by, expires_at, replaces)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            token_id, name, role.value, _digest(text, token_id), _text(now), by, _text(token.expires_at), replaces,
-        )  # fmt: skip
-        return Issued(token, Secret(text))
+    def enrol(self, token_id: str, digest: bytes, name: str, role: Role, by: str, lifetime: timedelta) -> Token:
+        """As ``issue``, of a token whose secret somebody else has drawn."""
+        with self._guard, self._state.transaction():
+            token = self._new(token_id, name, role, by, lifetime)
+            self._write_down(
+                "token.issue", by, name, role=role.value, lifetime_s=lifetime.total_seconds(), token=token_id
+            )
+            return self._insert(token, digest)
 
     def rotate(self, token_id: str, by: str, grace: timedelta = GRACE) -> Issued:
         """A new token of the same name, role and lifetime; the old one lives on for ``grace`` at most."""
+        made = draft(self.one(token_id).role)
+        return Issued(self.replace(token_id, made.token_id, made.digest, by, grace), made.secret)
+
+    def replace(self, old_id: str, token_id: str, digest: bytes, by: str, grace: timedelta) -> Token:
+        """As ``rotate``, by a token whose secret somebody else has drawn."""
         with self._guard, self._state.transaction():
-            old, now = self._one(token_id), self._clock()
+            old, now = self.one(old_id), self._clock()
             if not old.holds(now):
-                raise UsageError(f"token {token_id} is revoked or expired", hint="make a new one: stillwatch token new")
-            issued = self._issue(old.name, old.role, by, old.expires_at - old.created_at, token_id)
+                raise UsageError(f"token {old_id} is revoked or expired", hint="make a new one: stillwatch token new")
+            token = self._new(token_id, old.name, old.role, by, old.expires_at - old.created_at, old_id)
             ends = min(old.expires_at, now + max(grace, timedelta(0)))
-            self._state.execute("UPDATE tokens SET expires_at = ? WHERE token_id = ?", _text(ends), token_id)
-            self._known.pop(token_id, None)
-            return issued
+            self._write_down("token.rotate", by, old_id, grace_s=grace.total_seconds(), token=token_id)
+            self._insert(token, digest)
+            self._state.execute("UPDATE tokens SET expires_at = ? WHERE token_id = ?", _text(ends), old_id)
+            self._known.pop(old_id, None)
+            return token
 
     def revoke(self, token_id: str, by: str) -> Token:
         """End a token now and for ever; one that is revoked already stays as it was. UsageError where there is none."""
-        with self._guard:
+        with self._guard, self._state.transaction():
             self._known.pop(token_id, None)
-            self._state.execute(
-                "UPDATE tokens SET revoked_at = ?, revoked_by = ? WHERE token_id = ? AND revoked_at IS NULL",
-                _text(self._clock()), by, token_id,
-            )  # fmt: skip
-            return self._one(token_id)
+            if self.one(token_id).revoked_at is None:
+                self._write_down("token.revoke", by, token_id)
+                self._state.execute(
+                    "UPDATE tokens SET revoked_at = ?, revoked_by = ? WHERE token_id = ?",
+                    _text(self._clock()), by, token_id,
+                )  # fmt: skip
+            return self.one(token_id)
+
+    def _new(
+        self, token_id: str, name: str, role: Role, by: str, lifetime: timedelta, replaces: str | None = None
+    ) -> Token:
+        now = self._clock()
+        try:
+            return Token(token_id, name, role, now, by, now + lifetime, replaces=replaces)
+        except (ValueError, OverflowError) as e:
+            raise UsageError(str(e), hint="such as ann, or litellm-1, and 90d") from e
+
+    def _insert(self, token: Token, digest: bytes) -> Token:
+        self._state.execute(
+            "INSERT INTO tokens (token_id, name, role, digest, created_at, created_by, expires_at, replaces)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            token.token_id, token.name, token.role.value, digest, _text(token.created_at), token.created_by,
+            _text(token.expires_at), token.replaces,
+        )  # fmt: skip
+        return token
+
+    def _write_down(self, event: str, by: str, subject: str, **facts: Any) -> None:
+        """Into the audit, before it is done."""
+        if self._audit is None:
+            raise Terminal("these tokens are for reading alone", hint="give them an audit to write to")
+        self._audit.append(event, by, Role.ADMIN.value, subject, facts)
 
     def tokens(self) -> list[Token]:
         """All tokens there ever were, oldest first."""
         with self._guard:
             return [_token(row) for row in self._state.execute("SELECT * FROM tokens ORDER BY created_at, rowid")]
 
-    def _one(self, token_id: str) -> Token:
+    def one(self, token_id: str) -> Token:
+        """What is known of a token; UsageError where there is none."""
         rows = self._state.execute("SELECT * FROM tokens WHERE token_id = ?", token_id)
         if not rows:
             raise UsageError(
                 f"there is no token {token_id[:NAME]!r}", hint="stillwatch token list HOME shows their ids"
             )
         return _token(rows[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A token's secret, just drawn, and all that may be kept of it: nobody is let in by it yet."""
+
+    token_id: str
+    digest: bytes
+    secret: Secret
+
+
+def draft(role: Role) -> Draft:
+    """A secret for a new token of a role."""
+    token_id = secrets.token_hex(6)
+    text = f"sw_{role}_{token_id}_{_base62(secrets.token_bytes(32))}"
+    return Draft(token_id, _digest(text, token_id), Secret(text))
 
 
 def _digest(text: str, token_id: str) -> bytes:

@@ -3,6 +3,9 @@
 The order keeps the parts consistent while the server runs. The spool is copied before the watch, so a row on its way from
 one to the other is in at least one of them; the state before the audit, which is written first, so nothing in the state is
 missing from the audit. Keys are not copied: whoever holds the file must not be able to sign, or to undo pseudonyms.
+
+A state in PostgreSQL goes in as a copy of its rows at one moment, in the file that an embedded one would be. Putting a backup
+back never writes to a database: the home then has its state in that file, which ``stillwatch state move`` brings over.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ import pyarrow as pa
 from stillwatch import __version__
 from stillwatch.audit import public_key, verify
 from stillwatch.errors import Terminal, Transient, UsageError
+from stillwatch.serving.custody import copy_to_file, place_told
 from stillwatch.serving.home import Home
 from stillwatch.store.copies import copy_database, faults_of, raise_numbers
+from stillwatch.store.places import Address, Place
 from stillwatch.store.state import atomic, sha256_of
 
 FORMAT = 1
@@ -48,17 +53,18 @@ class Copy:
     at: datetime
 
 
-def backup(home: Home, file: Path) -> Copy:
+def backup(home: Home, file: Path, config: Path | None = None) -> Copy:
     """Write the home to ``file`` (.tar.zst or .tar.gz), whole or not at all; a server may be running.
 
     UsageError where the home is none or the name is of no kind we write; Transient where it would not hold still.
     """
     compression = _compression(file)
-    if not home.state.exists():
+    place = place_told(home, config)
+    if isinstance(place, Path) and not place.exists():
         raise UsageError(f"{home.folder}: is no home: it has no state.db", hint="give the folder that serve was given")
     with _private(), tempfile.TemporaryDirectory(prefix=".backup-", dir=file.absolute().parent) as staging:
         folder = Path(staging)
-        _copy(home, folder)
+        _copy(home, place, folder)
         manifest = _manifest(folder)
         with atomic(file) as temporary, pa.output_stream(str(temporary), compression=compression) as out:
             _pack(folder, manifest, out)
@@ -111,11 +117,14 @@ def _private() -> Iterator[None]:
 # Out
 
 
-def _copy(home: Home, folder: Path) -> None:
+def _copy(home: Home, place: Place, folder: Path) -> None:
     """All parts of a home, in the order that keeps them consistent."""
-    for database in (home.spool, home.state):
-        if database.exists():
-            copy_database(database, folder / database.name)
+    if home.spool.exists():
+        copy_database(home.spool, folder / home.spool.name)
+    if isinstance(place, Address):
+        copy_to_file(place, folder / home.state.name)
+    else:
+        copy_database(place, folder / home.state.name)
     if home.watch.exists():
         _copy_still(home.watch, folder / home.watch.name, "state.json", may_lack=True)
     if home.results.exists():

@@ -25,13 +25,14 @@ from stillwatch.notes import open_checkpoint
 from stillwatch.policy import load as load_policy
 from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.secret import secret_from
-from stillwatch.serving import newest, quarantine, snapshot
+from stillwatch.serving import custody, newest, quarantine, snapshot
 from stillwatch.serving.access import Access, Role
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Status
 from stillwatch.serving.services import derived
 from stillwatch.serving.settings import Settings, load
 from stillwatch.store.copies import faults_of
+from stillwatch.store.places import Address, Place
 from stillwatch.store.state import State
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -210,7 +211,25 @@ def _policy(patient: Patient) -> Iterator[Check]:
 
 
 def _state(patient: Patient) -> Iterator[Check]:
-    yield from _database("state", patient.home.state)
+    place = custody.place_in(patient.home, patient.settings)
+    if isinstance(place, Address):
+        yield _elsewhere(place)
+    else:
+        yield from _database("state", place)
+
+
+def _elsewhere(address: Address) -> Check:
+    from stillwatch.store.postgres import examine  # noqa: PLC0415  # an extra
+
+    seen = examine(address)
+    said = f"PostgreSQL {seen.version} at {address}: {seen.bytes:,} bytes"
+    if not seen.is_forced:
+        hint = "set fsync and full_page_writes to on: what is said to be on disk may be lost"
+        return Check("state", FAIL, f"{said}, but it does not force what it writes to disk", hint)
+    if seen.missing:
+        return Check("state", OK, f"{said}; the next start makes {', '.join(seen.missing)}")
+    held = "a server has it" if seen.is_held else "no server has it"
+    return Check("state", OK, f"{said}; {held}; a backup copies its rows, its own backups are for pg_dump")
 
 
 def _spool(patient: Patient) -> Iterator[Check]:
@@ -278,11 +297,12 @@ def _tail(folder: Path, key: Verifier) -> Check:
 
 def _tokens(patient: Patient) -> Iterator[Check]:
     hint = "stillwatch token new HOME NAME --role ROLE"
-    if not patient.home.state.exists():
+    place = custody.place_in(patient.home, patient.settings)
+    if not _is_made(place):
         yield Check("tokens", WARN, "none yet: nobody can ask anything", hint)
         return
     now = datetime.now(UTC)
-    with State(patient.home.state) as state:
+    with State(place) as state:
         held = [t for t in Access(state).tokens() if t.holds(now)]
     if not held:
         yield Check("tokens", WARN, "none holds: nobody can ask anything", hint)
@@ -298,6 +318,15 @@ def _tokens(patient: Patient) -> Iterator[Check]:
         yield Check("tokens", WARN, f"none with the role {', '.join(lacking)}", hint)
     if not soon and not lacking:
         yield Check("tokens", OK, f"{len(held)} hold")
+
+
+def _is_made(place: Place) -> bool:
+    """Whether there is a state there, of this version: opening it then changes nothing."""
+    if isinstance(place, Path):
+        return place.exists()
+    from stillwatch.store.postgres import examine  # noqa: PLC0415  # an extra
+
+    return not examine(place).missing
 
 
 def _snapshot(patient: Patient) -> Iterator[Check]:

@@ -22,7 +22,7 @@ from stillwatch.adapters import read_accounts
 from stillwatch.audit import AuditUnwritable
 from stillwatch.errors import StillwatchError, Transient
 from stillwatch.policy import Policy, Traffic, decide
-from stillwatch.serving import newest, quarantine, snapshot
+from stillwatch.serving import newest, orders, quarantine, snapshot
 from stillwatch.serving.decisions import Table
 from stillwatch.serving.judging import Status
 from stillwatch.serving.lines import say
@@ -98,6 +98,8 @@ class Loop:
     def _at_desk(self, desk: Desk, faults: Faults) -> None:
         """All that needs the state, in one go."""
         now = self.clock()
+        with faults.of("tokens"):
+            orders.carry_out(desk.access, desk.state, now)
         with faults.of("policy"):
             self._decide(desk, now)
         with faults.of("expire"):

@@ -28,7 +28,7 @@ from stillwatch.notes import load_signer
 from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.responders import Buckets
 from stillwatch.secret import secret_from, write_new
-from stillwatch.serving import snapshot
+from stillwatch.serving import custody, snapshot
 from stillwatch.serving.access import Access, Caller
 from stillwatch.serving.decisions import Decisions
 from stillwatch.serving.gateways import Gate
@@ -41,6 +41,7 @@ from stillwatch.serving.pool import Pool
 from stillwatch.serving.settings import Settings
 from stillwatch.serving.standing_policy import StandingPolicy
 from stillwatch.spool import Spool
+from stillwatch.store.places import Place
 from stillwatch.store.state import State
 
 P = ParamSpec("P")
@@ -57,19 +58,26 @@ class Desk:
 
     state: State
     actions: Actions
+    access: Access
+    """Carries orders for tokens out; it lets nobody in."""
 
 
 class Clerk:
     """The one thread that has the desk."""
 
-    def __init__(self, path: Path, audit: Audit, bulk_suspend: Callable[[], int]) -> None:
+    def __init__(self, home: Home, place: Place, audit: Audit, bulk_suspend: Callable[[], int]) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="desk")
         self._pool = Pool("desk", 1, DESK_WAITING, 1.0, executor=self._executor)
-        self._desk = self._executor.submit(self._make, path, audit, bulk_suspend).result()
+        self._desk = self._executor.submit(self._make, home, place, audit, bulk_suspend).result()
 
-    def _make(self, path: Path, audit: Audit, bulk_suspend: Callable[[], int]) -> Desk:
-        state = State(path)
-        return Desk(state, Actions(state, audit, bulk_suspend=bulk_suspend))
+    def _make(self, home: Home, place: Place, audit: Audit, bulk_suspend: Callable[[], int]) -> Desk:
+        state = State(place, holds=True)
+        try:
+            custody.claim(home, state, audit)
+        except BaseException:
+            state.close()
+            raise
+        return Desk(state, Actions(state, audit, bulk_suspend=bulk_suspend), Access(state, audit=audit))
 
     async def do(self, call: Callable[Concatenate[Desk, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``call`` returns or raises, given the desk; Transient where too many wait for it."""
@@ -208,15 +216,16 @@ def opened(
         decisions.replace(known.table, stale=bool(known.faults))
         audit = closing.enter_context(Audit(home.audit, load_signer(home.audit_key)))
         standing = StandingPolicy(policy or home.policy, is_named=policy is not None)
-        clerk = Clerk(home.state, audit, lambda: standing.now().bulk.suspend)
+        place = custody.place_in(home, settings)
+        clerk = Clerk(home, place, audit, lambda: standing.now().bulk.suspend)
         closing.callback(clerk.close)
-        tokens = closing.enter_context(State(home.state))
+        tokens = closing.enter_context(State(place, custody.QUICK_S))
         spool = closing.enter_context(Spool(home.spool, settings.spool))
         intake = Pool("intake", settings.intake_threads, settings.intake_waiting, settings.retry_after_s)
         readers = Pool("reader", READERS, READS_WAITING, settings.retry_after_s)
         closing.callback(readers.close)
         closing.callback(intake.close)
-        access = Access(tokens)
+        access = Access(tokens, audit=audit)
         services = Services(
             home, settings, privacy, metrics, audit, access, Gateways(access), clerk, spool, decisions,
             Gate(decisions, settings.gateway), standing, intake, readers,

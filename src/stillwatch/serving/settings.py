@@ -41,6 +41,7 @@ class Settings:
     disk_free_bytes: int = 1 << 30
     stop_within_s: float = 20.0
     log_level: str = "info"
+    state: str = ""
     maps: tuple[str, ...] = ()
     bodies: Bodies = field(default_factory=Bodies)
     gateway: Wiring = field(default_factory=Wiring)
@@ -64,6 +65,7 @@ MEANINGS: Mapping[str, str] = {
     "disk_free_bytes": "free bytes on the home's disk below which an alarm is raised",
     "stop_within_s": "seconds that requests under way may take to end when the server stops",
     "log_level": "least severe line that is logged: debug, info, warning or error",
+    "state": "URL of a PostgreSQL database that holds the state, without a password; empty: `state.db` in the home",
     "maps": "field maps (TOML) of your own, tried before ours on what comes in at /ingest/litellm and over OTLP",
 }
 

@@ -136,6 +136,44 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TRIGGER appeals_are_not_deleted BEFORE DELETE ON appeals
             BEGIN SELECT RAISE(ABORT, 'an appeal is never deleted'); END;""",
     ),
+    (
+        "holders",
+        """
+        CREATE TABLE holders (
+            number INTEGER PRIMARY KEY,
+            audit TEXT NOT NULL,
+            since TEXT NOT NULL,
+            after_event INTEGER NOT NULL,
+            after_appeal INTEGER NOT NULL
+        ) STRICT;
+        CREATE TRIGGER holders_are_not_edited BEFORE UPDATE ON holders
+            BEGIN SELECT RAISE(ABORT, 'whose a state was is never edited'); END;
+        CREATE TRIGGER holders_are_not_deleted BEFORE DELETE ON holders
+            BEGIN SELECT RAISE(ABORT, 'whose a state was is never deleted'); END;""",
+    ),
+    (
+        "token_orders",
+        """
+        CREATE TABLE token_orders (
+            number INTEGER PRIMARY KEY,
+            what TEXT NOT NULL CHECK (what IN ('issue', 'rotate', 'revoke')),
+            token_id TEXT NOT NULL,
+            name TEXT NOT NULL,
+            role TEXT NOT NULL,
+            digest BLOB CHECK (length(digest) = 32),
+            old_id TEXT NOT NULL,
+            seconds INTEGER NOT NULL,
+            ordered_by TEXT NOT NULL,
+            at TEXT NOT NULL,
+            outcome TEXT CHECK (outcome IN ('done', 'refused', 'withdrawn')),
+            said TEXT
+        ) STRICT;
+        CREATE INDEX token_orders_by_outcome ON token_orders (outcome, number);
+        CREATE TRIGGER token_orders_are_answered_once BEFORE UPDATE ON token_orders WHEN OLD.outcome IS NOT NULL
+            BEGIN SELECT RAISE(ABORT, 'an order is answered once'); END;
+        CREATE TRIGGER token_orders_are_not_deleted BEFORE DELETE ON token_orders
+            BEGIN SELECT RAISE(ABORT, 'an order for a token is never deleted'); END;""",
+    ),
 )
 """Name and statements, in order."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from stillwatch.errors import UsageError
+from stillwatch.errors import Transient, UsageError
 from stillwatch.secret import Secret, secret_from
 
 VARIABLE, PASSWORD_VARIABLE = "STILLWATCH_STATE", "STILLWATCH_STATE_PASSWORD"
@@ -22,6 +22,10 @@ SCHEMA = "stillwatch"
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _SECRETS = ("password", "passfile", "sslpassword")
 """Parameters of a URL that are secrets, or say where one is; only the first may come by the environment."""
+
+
+class Held(Transient):
+    """Another server has the state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -45,12 +46,14 @@ class Postgres:
     """A schema of a database, brought up to date. One thread at a time.
 
     ``busy_s`` is how long another writer is waited for, ``answer_s`` how long any answer, in seconds. With ``holds`` the server's
-    lock is taken: Transient where another server has it.
+    lock is taken: Transient where another server has it. Unless it ``makes`` them, tables are left as they are.
     """
 
-    def __init__(self, address: Address, busy_s: float, answer_s: float = 60.0, *, holds: bool = False) -> None:
+    def __init__(
+        self, address: Address, busy_s: float, answer_s: float = 60.0, *, holds: bool = False, makes: bool = True
+    ) -> None:
         self._address, self._wait_s, self._busy_s, self._answer_s = address, busy_s, busy_s, answer_s
-        self._holds, self._is_new, self._refused = holds, True, (-float("inf"), "")
+        self._holds, self._is_new, self._refused = holds, makes, (-float("inf"), "")
         self._db: psycopg.Connection[dict[str, Any]] | None = None
         self._in_transaction = False
         self._connected()
@@ -61,6 +64,14 @@ class Postgres:
 
     def begin(self) -> None:
         self._again(self._begin)
+
+    def begin_reading(self) -> None:
+        def begin() -> None:
+            with self._named():
+                self._connected().execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+        self._again(begin)
+        self._in_transaction = True
 
     def commit(self) -> None:
         """COMMIT; Terminal where PostgreSQL could only roll back, since a statement within had failed."""
@@ -104,6 +115,12 @@ class Postgres:
         finally:
             self._wait_s = self._busy_s
 
+    def number_on(self, table: str) -> None:
+        self._run(
+            f"SELECT setval(pg_get_serial_sequence(?, 'number'), (SELECT max(number) FROM {table})) AS n",
+            (f"{self._address.schema}.{table}",),
+        )
+
     def is_held(self) -> bool:
         """Whether a server has the state now, this one or another."""
         key = _key(self._address.schema, "server")
@@ -114,6 +131,11 @@ class Postgres:
             (key >> 32 & 0xFFFFFFFF, key & 0xFFFFFFFF),
         )
         return bool(rows[0]["n"])
+
+    def applied(self) -> list[str]:
+        """Names of the changes that were made to its tables."""
+        with self._named():
+            return self._applied()
 
     def close(self) -> None:
         self._drop()
@@ -288,6 +310,39 @@ class Postgres:
                 f"{self._address}: {said}", hint="is the database up, and may we in? stillwatch doctor says more"
             )
         return Terminal(f"{self._address}: {said}")
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """How a database stands: its version, whether what it says is on disk is so, and what there is of a state in it.
+
+    ``missing`` are changes of the tables that are yet to be made, all of them where there is no state; ``bytes`` is its size.
+    """
+
+    version: str
+    is_forced: bool
+    missing: tuple[str, ...]
+    bytes: int
+    is_held: bool
+
+
+def examine(address: Address) -> Examined:
+    """Look at a database and change nothing. Transient or Terminal where it cannot be reached; UsageError as for opening it."""
+    db = Postgres(address, 1.0, 10.0, makes=False)
+    try:
+        (row,) = db.execute(
+            "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync, "
+            "current_setting('full_page_writes') AS pages, "
+            "(SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ? AND c.relkind = 'r') AS bytes",
+            (address.schema,),
+        )
+        done = db.applied()
+        check_order(done, names := [name for name, _ in MIGRATIONS], "state")
+        forced = row["fsync"] == "on" and row["pages"] == "on"
+        return Examined(row["version"], forced, tuple(names[len(done) :]), int(row["bytes"]), db.is_held())
+    finally:
+        db.close()
 
 
 def _key(schema: str, purpose: str) -> int:

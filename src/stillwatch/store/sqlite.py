@@ -30,6 +30,9 @@ class Sqlite:
     def begin(self) -> None:
         self.execute("BEGIN IMMEDIATE")
 
+    def begin_reading(self) -> None:
+        self.execute("BEGIN")
+
     def commit(self) -> None:
         self.execute("COMMIT")
 
@@ -49,6 +52,9 @@ class Sqlite:
             yield
         finally:
             self.execute(f"PRAGMA busy_timeout = {int(self._busy_s * 1000)}")
+
+    def number_on(self, table: str) -> None:
+        """Nothing: a number is one above the highest there is."""
 
     def close(self) -> None:
         self._db.close()

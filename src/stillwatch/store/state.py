@@ -15,7 +15,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -164,6 +164,9 @@ class Database(Protocol):
     def begin(self) -> None:
         """Begin a transaction that other writers wait for; Transient where one of them takes too long."""
 
+    def begin_reading(self) -> None:
+        """Begin a transaction that sees one moment and changes nothing; nobody waits for it."""
+
     def commit(self) -> None: ...
 
     def rollback(self) -> None: ...
@@ -172,6 +175,9 @@ class Database(Protocol):
 
     def patience(self, wait_s: float) -> AbstractContextManager[None]:
         """Meanwhile wait only so long for other writers."""
+
+    def number_on(self, table: str) -> None:
+        """Have new rows of a table get numbers above all that are there."""
 
     def close(self) -> None: ...
 
@@ -193,6 +199,7 @@ class State:
     """
 
     def __init__(self, place: Place, answer_s: float = ANSWER_S, *, holds: bool = False) -> None:
+        self.place = place
         self._db = connected(place, answer_s, holds=holds)
 
     def begin_run(self, command: str, source: str, out: str, version: str) -> str:
@@ -233,10 +240,21 @@ class State:
     @contextmanager
     def transaction(self) -> Iterator[State]:
         """All that is done within it, or after any error nothing; other writers wait. Within one it is the same one."""
+        with self._within(self._db.begin):
+            yield self
+
+    @contextmanager
+    def reading(self) -> Iterator[State]:
+        """All that is read within it is of one moment; other writers need not wait."""
+        with self._within(self._db.begin_reading):
+            yield self
+
+    @contextmanager
+    def _within(self, begin: Callable[[], None]) -> Iterator[State]:
         if self._db.in_transaction:
             yield self
             return
-        self._db.begin()
+        begin()
         try:
             yield self
             self._db.commit()
@@ -252,6 +270,10 @@ class State:
     def patience(self, wait_s: float) -> AbstractContextManager[None]:
         """Meanwhile wait only so many seconds for other writers."""
         return self._db.patience(wait_s)
+
+    def number_on(self, table: str) -> None:
+        """Have new rows of a table get numbers above all that are there: after rows with numbers were put in."""
+        self._db.number_on(table)
 
     def close(self) -> None:
         self._db.close()
