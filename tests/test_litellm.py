@@ -1,4 +1,4 @@
-"""A real LiteLLM proxy before a model, with the server beside it: what comes in, what is refused, what passes again.
+"""A real LiteLLM proxy before a stand-in for the models, with the server beside it: the whole story, and the guardrail.
 
 LITELLM names the proxy's command, in a venv of its own (make test-litellm); without it these are skipped.
 """
@@ -6,9 +6,10 @@ LITELLM names the proxy's command, in a venv of its own (make test-litellm); wit
 from __future__ import annotations
 
 import os
-import shutil
+import re
+import signal
 import subprocess
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,107 +17,128 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures_gateways import Served, answers, free_port, wait_for
+from fixtures_gateways import answers, wait_for
+from stillwatch.audit import entries, public_key, verify
+from stillwatch.gateway_demo.asking import Answer
+from stillwatch.gateway_demo.model import Model
+from stillwatch.gateway_demo.proxy import Ends, Proxy
 from stillwatch.serving.access import Role
-from stillwatch.serving.gateways import hashed, litellm_hook
-from test_live_day import Model
-from test_serve_cli import Running, started
+from stillwatch.serving.gateways import hashed
+from test_serve_cli import Running, folder, started  # noqa: F401  # a fixture
 
-LITELLM = os.environ.get("LITELLM")
-pytestmark = [pytest.mark.litellm, pytest.mark.skipif(not LITELLM, reason="no LiteLLM: make test-litellm")]
+LITELLM = os.environ.get("LITELLM", "")
+pytestmark = [
+    pytest.mark.litellm,
+    pytest.mark.slow,
+    pytest.mark.skipif(not LITELLM, reason="no LiteLLM: make test-litellm"),
+]
 
 WITHIN_S = 180
-ACCOUNTS = """
-from litellm.proxy._types import UserAPIKeyAuth
-async def known(request, api_key):
-    return UserAPIKeyAuth(api_key=api_key, user_id=api_key.removeprefix("sk-"))
-"""
-CONFIG = """
-model_list:
-  - model_name: m
-    litellm_params: {{model: openai/m, api_base: "http://127.0.0.1:{model}/v1", api_key: sk-models}}
-litellm_settings:
-  callbacks: ["stillwatch", "litellm_hook.stillwatch"]
-callback_settings:
-  stillwatch:
-    callback_type: generic_api
-    endpoint: {ours}/ingest/litellm
-    headers: {{Authorization: "{ingest}"}}
-    event_types: [llm_api_success]
-    log_format: ndjson
-general_settings:
-  custom_auth: accounts.known
-"""
+STORY_S = 600
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "canary-4711 1+1?"}]}
 
 
-class Proxy:
-    """The proxy, its two ends, and one customer's way in."""
+def test_the_whole_story_through_the_proxy(folder: Path) -> None:  # noqa: F811
+    out = folder / "shown"
+    verb = [sys.executable, "-m", "stillwatch", "gateway-demo", "--quick", "--litellm", LITELLM, "--out", str(out)]
+    with subprocess.Popen(verb, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said, failed = process.communicate(timeout=STORY_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            raise
+    assert (process.returncode, failed) == (0, ""), said
+    words = " ".join(said.split())
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "home").mkdir()
-        (folder / "home" / "serve.toml").write_text("loop_every_s = 0.1\n")
-        self.server: Running = started(folder / "home")
-        self.model = Served(Model())
-        tokens = {r: self.server.token(r) for r in (Role.ADMIN, Role.APPROVER, Role.INGEST, Role.GATEWAY)}
-        self.tokens, self.port = tokens, free_port()
-        shutil.copy(litellm_hook.__file__, folder / "litellm_hook.py")
-        (folder / "accounts.py").write_text(ACCOUNTS)
-        ingest = tokens[Role.INGEST]["authorization"]
-        (folder / "config.yaml").write_text(CONFIG.format(model=self.model.port, ours=self.server.url, ingest=ingest))
-        settings = {
-            "STILLWATCH_URL": self.server.url, "STILLWATCH_TIMEOUT_MS": "20000", "STILLWATCH_TTL_S": "0",
-            "STILLWATCH_TOKEN": tokens[Role.GATEWAY]["authorization"].removeprefix("Bearer "),
-            "LITELLM_MASTER_KEY": "sk-" + os.urandom(32).hex(), "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        }  # fmt: skip
-        around = {n: v for n, v in os.environ.items() if n != "DATABASE_URL"} | settings
-        with (folder / "proxy.log").open("wb") as log:
-            command = [str(LITELLM), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(self.port)]
-            self._process = subprocess.Popen(command, cwd=folder, env=around, stdout=log, stderr=log)
-        wait_for(lambda: answers(self.port) or self._process.poll() is not None, WITHIN_S)
-        assert self._process.poll() is None, (folder / "proxy.log").read_text()
+    # What a client got, as it got it: slowed down, suspended, let go, and let go after an appeal.
+    assert re.search(r"In truth: (\d+) of the \1 accounts of one operator, and 0 others", words)
+    assert re.search(r"twice HTTP 200, and then gets HTTP 429 retry-after: \d+ x-stillwatch-rung: throttle", words)
+    case = re.search(r"gets HTTP 403 x-stillwatch-rung: suspend x-stillwatch-case: (A-[0-9a-f]+) (\{.*?\}\})", words)
+    assert case and case[1] in case[2] and '"type": "permission_error"' in case[2]
+    assert re.search(rf"http://localhost:\d+/appeals\?case={case[1]}&proof=[0-9a-f]{{32}}", case[2])
+    assert "it says: The account is suspended: its requests are refused." in words
+    assert words.count("gets HTTP 200") == 3
 
-    def ask(self, account: str) -> httpx.Response:
-        body = {"model": "m", "messages": [{"role": "user", "content": "1+1?"}]}
-        url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-        return httpx.post(url, json=body, headers={"authorization": f"Bearer sk-{account}"}, timeout=60)
+    # What the audit has, which nobody told it.
+    home = out / "home"
+    assert verify(home / "audit", public_key(home / "audit")).is_sound
+    done = [(e.deed.event, e.deed.who) for e in entries(home / "audit")]
+    for who, event in (("robin", "action.signed"), ("sam", "action.signed"), ("robin", "action.undone"),
+                       ("kim", "appeal.overturned"), ("kim", "action.undone")):  # fmt: skip
+        assert (event, who) in done, f"{who} {event}"
+    assert [w for e, w in done if e == "appeal.filed"] and ("appeal.overturned", "sam") not in done
+
+    # Nothing runs any more, and no content is on disk.
+    ports = {int(p) for p in re.findall(r"http://127\.0\.0\.1:(\d+)", said)}
+    assert len(ports) == 2 and not [p for p in ports if answers(p)]
+    prompt = b"Rewrite as one neutral sentence"
+    kept = [p for p in home.rglob("*") if p.is_file() and prompt in p.read_bytes()]
+    assert not kept
+
+
+class Guarded:
+    """A proxy that asks by LiteLLM's own guardrail, with nothing of ours inside of it, and the server that it asks."""
+
+    def __init__(self, place: Path) -> None:
+        (place / "home").mkdir()
+        settings = 'loop_every_s = 0.1\npublic_url = "https://api.example"\n'
+        (place / "home" / "serve.toml").write_text(settings)
+        self.server: Running = started(place / "home")
+        self.tokens = {r: self.server.token(r) for r in (Role.ADMIN, Role.APPROVER, Role.INGEST, Role.GATEWAY)}
+        bare = {r: t["authorization"].removeprefix("Bearer ") for r, t in self.tokens.items()}
+        self.model = Model().__enter__()
+        ends = Ends(self.model.port, self.server.url, bare[Role.INGEST], bare[Role.GATEWAY])
+        self.proxy = Proxy(LITELLM, place / "proxy", ends, guardrail=True)
+
+    def ask(self, account: str) -> Answer:
+        return self.proxy.chat(f"sk-{account}", QUESTION)
 
     def post(self, path: str, given: Any, role: Role = Role.ADMIN) -> Any:
         got = httpx.post(self.server.url + path, json=given, headers=self.tokens[role], timeout=60)
         assert got.is_success, got.text
         return got.json()
 
+    def figures(self) -> str:
+        return httpx.get(f"{self.server.url}/metrics", headers=self.tokens[Role.ADMIN], timeout=60).text
+
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-        self.model.stop()
-        self.server.end()
+        self.proxy.child.stop()
+        self.model.__exit__(None, None, None)
 
 
 @pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    with tempfile.TemporaryDirectory() as name:
-        proxy = Proxy(Path(name))
-        yield proxy
-        proxy.close()
+def guarded(folder: Path) -> Iterator[Guarded]:  # noqa: F811
+    made = Guarded(folder)
+    try:
+        made.proxy.wait()
+        yield made
+    finally:
+        made.close()
+        made.server.end()
 
 
-def test_a_real_proxy_sends_its_log_and_refuses_as_it_is_told(proxy: Proxy) -> None:
-    assert [proxy.ask(a).status_code for a in ("acme", "other", "acme")] == [200] * 3
-    metrics = proxy.server.url + "/metrics"
-    kept = 'stillwatch_ingest_rows_total{source="litellm"} 3'
-    wait_for(lambda: kept in httpx.get(metrics, headers=proxy.tokens[Role.ADMIN], timeout=60).text, WITHIN_S)
+def test_the_guardrail_refuses_by_configuration_alone(guarded: Guarded) -> None:
+    assert [guarded.ask(a).status for a in ("acme", "other", "acme")] == [200] * 3
+    wait_for(lambda: 'stillwatch_ingest_rows_total{source="litellm"} 3' in guarded.figures(), WITHIN_S)
+    assert re.search(r'^stillwatch_decisions_total\{what="asked"\} [1-9]', guarded.figures(), re.MULTILINE)
 
-    # The log names an account by the hash of its key: it is by that name that it is judged, and acted on.
-    key = hashed("sk-acme")
-    wish = {"accounts": [key], "rung": "suspend", "reason": "one of a ring"}
-    (action,) = proxy.post("/api/actions", wish)["proposed"]
-    assert proxy.ask("acme").status_code == 200
-    proxy.post("/api/actions/sign", {"actions": [action["action_id"]]}, Role.APPROVER)
-    wait_for(lambda: proxy.ask("acme").status_code == 403, WITHIN_S)
-    error = proxy.ask("acme").json()["error"]
-    assert action["action_id"] in error["message"]
-    assert {"message", "type", "param", "code"} <= set(error)
-    assert proxy.ask("other").status_code == 200
+    wish = {"accounts": [hashed("sk-acme")], "rung": "suspend", "reason": "one of a ring"}
+    (action,) = guarded.post("/api/actions", wish)["proposed"]
+    assert guarded.ask("acme").status == 200
+    guarded.post("/api/actions/sign", {"actions": [action["action_id"]]}, Role.APPROVER)
+    wait_for(lambda: guarded.ask("acme").status != 200, WITHIN_S)
+    before = guarded.model.asked
+    refused = guarded.ask("acme")
+    assert guarded.model.asked == before, "what was refused reached the model"
+    assert refused.status == 400, refused.text
+    assert action["action_id"] in refused.text
+    assert f"https://api.example/appeals?case={action['action_id']}&proof=" in refused.text
+    assert guarded.ask("other").status == 200
 
-    proxy.post("/api/actions/undo", {"actions": [action["action_id"]], "reason": "a mistake"}, Role.APPROVER)
-    wait_for(lambda: proxy.ask("acme").status_code == 200, WITHIN_S)
+    wish = {"actions": [action["action_id"]], "reason": "a mistake"}
+    guarded.post("/api/actions/undo", wish, Role.APPROVER)
+    wait_for(lambda: guarded.ask("acme").status == 200, WITHIN_S)
+
+    # The server gone, everybody passes: that is what unreachable_fallback says here.
+    assert guarded.server.end() == 0
+    assert guarded.ask("acme").status == 200
