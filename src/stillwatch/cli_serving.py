@@ -234,11 +234,11 @@ def backup(home: Path, file: Path, *, config: Path | None = None) -> int:
         The folder that serve was given.
     file
         File to write, .tar.zst or .tar.gz; one of that name is replaced when the new one is whole.
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
     """
     from stillwatch.serving.backup import backup as copy
     from stillwatch.serving.home import Home
-    config
-        Settings (TOML) instead of serve.toml in the home, as for serve.
 
     made = copy(Home(home), file, config)
     print(
