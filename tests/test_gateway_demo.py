@@ -172,6 +172,15 @@ def test_the_link_of_a_refusal_is_found_or_its_lack_is_told() -> None:
         story.link_of(Answer(403, {}, b'{"error": {"message": "Suspended."}}'))
 
 
+def test_what_a_page_says_is_read_off_it_or_its_lack_is_told() -> None:
+    page = Answer(200, {}, b"<h1>A &amp; b</h1><div class=told>\n<p>Your appeal <b>AP-1</b>\n was filed.</p></div>")
+    assert story.found_in(page, "h1") == "A & b"
+    assert story.appeal_on(page) == "Your appeal AP-1 was filed."
+    for other in (b"<h1>A</h1>", b"<div>none</div>"):
+        with pytest.raises(Terminal, match="the page"):
+            story.appeal_on(Answer(200, {}, other))
+
+
 # Ends
 
 STAND_IN = """#!{python}

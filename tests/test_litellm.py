@@ -56,7 +56,10 @@ def test_the_whole_story_through_the_proxy(folder: Path) -> None:  # noqa: F811
     case = re.search(r"gets HTTP 403 x-stillwatch-rung: suspend x-stillwatch-case: (A-[0-9a-f]+) (\{.*?\}\})", words)
     assert case and case[1] in case[2] and '"type": "permission_error"' in case[2]
     assert re.search(rf"http://localhost:\d+/appeals\?case={case[1]}&proof=[0-9a-f]{{32}}", case[2])
-    assert "it says: The account is suspended: its requests are refused." in words
+    assert "the page says: The account is suspended: its requests are refused." in words
+    assert re.search(r"then: Your appeal AP-[0-9a-f]+ was filed on .*? will decide it by \d+ \w+ \d{4}", words)
+    assert re.search(r"sam is told: sam had a part in what AP-[0-9a-f]+ appeals against", words)
+    assert re.search(r"the page says: Your appeal AP-[0-9a-f]+ was granted on", words)
     assert words.count("gets HTTP 200") == 3
 
     # What the audit has, which nobody told it.

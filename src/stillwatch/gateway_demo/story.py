@@ -6,7 +6,8 @@ Each step looks at what a customer gets through the gateway, and is an error if 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import unescape
@@ -26,7 +27,7 @@ FIRST, SECOND, REVIEWER = "robin", "sam", "kim"
 """Two people who sign, and one who has no part in it and decides appeals."""
 AT_ONCE = 8
 """Customers that call at the same time."""
-JUDGED_WITHIN_S, SOON_S = 900, 120
+JUDGED_WITHIN_S, SOON_S, TOLD_EVERY_S = 900, 120, 10
 QUESTION = {"messages": [{"role": "user", "content": "1+1?"}], "model": "cedar-2"}
 LIMIT = 10_000
 
@@ -85,7 +86,8 @@ def tell_all(stage: Stage) -> None:
     first, second = suspects.slowed[:2]
     signed(stage, suspects, first)
     undone(stage, first, second)
-    appealed(stage, second)
+    link = appealed(stage, second)
+    decided(stage, second, link)
     audited(stage)
 
 
@@ -110,8 +112,7 @@ def today(stage: Stage) -> None:
     tell.step(
         f"Today's {len(calls):,} requests, of {len({c.account for c in calls})} accounts, go through the LiteLLM proxy now"
     )
-    with ThreadPoolExecutor(AT_ONCE) as customers:
-        statuses = list(customers.map(lambda call: sent(stage, call), calls))
+    statuses = answered(stage, calls)
     passed = statuses.count(200)
     expect(
         passed == len(calls),
@@ -120,6 +121,18 @@ def today(stage: Stage) -> None:
     figure = 'stillwatch_ingest_rows_total{source="litellm"}'
     stage.wait("the proxy has sent its log", lambda: stage.figure(figure) >= passed)
     tell.line(f"{passed:,} answered 200; the proxy's log has come in: {stage.figure(figure):,.0f} exchanges")
+
+
+def answered(stage: Stage, calls: Sequence[Call]) -> list[int]:
+    """What the calls got, in their order, made by some customers at once; every ten seconds how far it is."""
+    statuses, told = list[int](), time.monotonic()
+    with ThreadPoolExecutor(AT_ONCE) as customers:
+        for status in customers.map(lambda call: sent(stage, call), calls):
+            statuses.append(status)
+            if time.monotonic() - told > TOLD_EVERY_S:
+                told = time.monotonic()
+                stage.tell.line(f"{len(statuses):,} answered")
+    return statuses
 
 
 def sent(stage: Stage, call: Call) -> int:
@@ -213,28 +226,30 @@ def undone(stage: Stage, account: str, other: str) -> None:
     stage.tell.got(f"{_short(stage, other)}, another one,", expected(stage.call(other), 403))
 
 
-def appealed(stage: Stage, account: str) -> None:
-    """An appeal by the link of the refusal, as an account holder makes it in a browser, decided by somebody else."""
+def appealed(stage: Stage, account: str) -> str:
+    """An appeal by the link of the refusal, as an account holder makes it in a browser; the link."""
     link = link_of(expected(stage.call(account), 403))
     stage.tell.step(f"{_short(stage, account)} opens the link of its refusal, and appeals")
-    stage.tell.line(f"the page: {link}")
+    stage.tell.line(link)
     page = expected(ask("GET", link), 200)
-    stage.tell.line(f"it says: {heading(page)}")
+    stage.tell.line(f"the page says: {found_in(page, 'h1')}")
     fields = {name: values[0] for name, values in parse_qs(urlsplit(link).query).items()}
     expected(post_form(link.partition("?")[0], fields | {"text": "We are a university laboratory."}), 303)
-    expect("Your appeal" in ask("GET", link).text, "the page does not tell of the appeal")
+    stage.tell.line(f"then: {appeal_on(expected(ask('GET', link), 200))}")
+    return link
+
+
+def decided(stage: Stage, account: str, link: str) -> None:
+    """The appeal, decided by somebody who had no part in what it is about."""
+    stage.tell.step(f"Somebody who had no part in it decides the appeal: not {SECOND}, who signed")
     (appeal,) = stage.get("/api/appeals?open=true")["appeals"]
-    stage.tell.line(f"appeal {appeal['case_id']} waits; it must be decided by {appeal['deadline'][:10]}")
-    path, decision = (
-        f"/api/appeals/{appeal['case_id']}/decide",
-        {"outcome": "overturned", "reason": "they showed who they are"},
-    )
-    own = post_json(stage.url + path, decision, stage.people[SECOND])
-    expect(own.status == 400, f"{SECOND}, who signed, could decide the appeal: status {own.status}")
-    stage.tell.line(f"{SECOND}, who signed, may not decide it: {own.json()['error']}")
-    stage.post(path, decision)
+    wish = {"outcome": "overturned", "reason": "they showed who they are"}
+    path = f"/api/appeals/{appeal['case_id']}/decide"
+    own = expected(post_json(stage.url + path, wish, stage.people[SECOND]), 400)
+    stage.tell.line(f"{SECOND} is told: {own.json()['error']}")
+    stage.post(path, wish)
     stage.wait("it passes again", lambda: stage.call(account).status == 200)
-    stage.tell.line(f"{REVIEWER}, who had no part in it, grants it")
+    stage.tell.line(f"{REVIEWER} grants it, and the page says: {appeal_on(expected(ask('GET', link), 200))}")
     stage.tell.got(_short(stage, account), expected(stage.call(account), 200))
 
 
@@ -254,10 +269,19 @@ def link_of(refusal: Answer) -> str:
     return found[0]
 
 
-def heading(page: Answer) -> str:
-    """The first heading of a page."""
-    found = re.search(r"<h1>(.*?)</h1>", page.text, re.DOTALL)
-    return unescape(found[1].strip()) if found else ""
+def found_in(page: Answer, tag: str) -> str:
+    """The text of the first element of a page with this tag; Terminal where there is none."""
+    found = re.search(rf"<{tag}\b[^>]*>(.*?)</{tag}>", page.text, re.DOTALL)
+    if found is None:
+        raise Terminal(f"the page has no {tag}: {page.text[:500]}")
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", found[1])).split())
+
+
+def appeal_on(page: Answer) -> str:
+    """What a page says of the account's appeal; Terminal where it says nothing of one."""
+    said = found_in(page, "div")
+    expect(said.startswith("Your appeal "), f"the page tells of no appeal: {said}")
+    return said
 
 
 def _short(stage: Stage, name: str) -> str:
