@@ -272,15 +272,36 @@ def test_a_state_of_other_settings_is_refused(
     assert not told.folder.exists()
 
 
-@pytest.mark.parametrize("name", ["format", "version"])
-def test_a_state_of_another_version_is_refused(name: str, run: Run, state: Path) -> None:
-    manifest = json.loads((state / "state.json").read_text()) | {name: "0.0.1"}
+def written_by(state: Path, **changes: Any) -> None:
+    manifest = json.loads((state / "state.json").read_text()) | changes
     del manifest["sha256"]
     manifest["sha256"] = checkpoint._sha256_of(manifest)
     (state / "state.json").write_text(json.dumps(manifest))
+
+
+def test_a_state_of_another_format_is_refused(run: Run, state: Path) -> None:
+    written_by(state, format=1)
     told = run("--state", str(state))
     assert told.code == 2
-    assert f"another {name}: 0.0.1" in told.said
+    assert "another format: 1, not" in told.said
+
+
+def test_a_state_of_another_version_and_the_same_format_is_taken_up(whole: Told, run: Run, state: Path) -> None:
+    written_by(state, version="0.0.1", settings={"engine": "duckdb", "a setting that was": 7})
+    assert run("--state", str(state)).found == whole.found
+    assert json.loads((state / "state.json").read_text())["version"] == __version__
+
+
+def test_a_state_in_many_files_is_written_anew_as_one(
+    whole: Told, run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p.name for p in state.iterdir() if p.name.startswith("part-")}
+    monkeypatch.setattr(checkpoint, "PARTS", 0)
+    ended = run("--state", str(state))
+    assert ended.found == whole.found
+    assert before and not before & {p.name for p in state.iterdir()}
+    monkeypatch.setattr(checkpoint, "PARTS", 64)
+    assert run("--state", str(state)).found == whole.found, "digest and all"
 
 
 def test_another_log_is_refused(run: Run, log: pa.Table, state: Path, base: Path) -> None:

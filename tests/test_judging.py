@@ -499,7 +499,7 @@ def test_how_it_stands_is_said_whatever_happens(
         assert "another every" in failed.error
         assert failed.hint
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(judge_loop, "judge_spool", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(judge_loop, "judge_spool", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         judge_loop.judge_once(home, terms, CONFIG, KEY, Progress(quiet=True))
     assert (Status.read(home).status, Status.read(home).pid) == ("stopped", None)
     status_file(home).write_text("{")
@@ -550,13 +550,15 @@ def test_what_a_judge_last_said_is_heard(tmp_path: Path) -> None:
 
 def test_terms_come_through_the_command_line(tmp_path: Path) -> None:
     every = timedelta(minutes=30)
-    terms = Terms(every, every, every, every, "always", 0.2, *(tmp_path / n for n in ("a", "m", "c", "k")))
+    terms = Terms(every, every, every, every, 2 * every, "always", 0.2, *(tmp_path / n for n in ("a", "m", "c", "k")))
     assert terms.options() == [
-        "--every=30m", "--interval=30m", "--grace=30m", "--retention=30m", "--final-scan=always",
+        "--every=30m", "--interval=30m", "--grace=30m", "--retention=30m", "--horizon=1h", "--final-scan=always",
         "--share=0.2",
         *(f"--{n}={tmp_path / n[0]}" for n in ("accounts", "models", "config", "key")),
     ]  # fmt: skip
     with pytest.raises(UsageError, match="when_due"):
         Terms(final_scan="never")
+    with pytest.raises(UsageError, match="horizon 1h is no longer"):
+        Terms(every=timedelta(hours=1), horizon=timedelta(hours=1))
     with pytest.raises(UsageError, match="share 2"):
         Terms(share=2)

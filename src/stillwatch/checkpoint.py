@@ -25,23 +25,40 @@ from stillwatch.arrivals import Arrivals, Systems
 from stillwatch.config import Config
 from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.intake import Intake, Taken, digest_of, places
-from stillwatch.ledger import NEVER, Entry, Ledger
+from stillwatch.ledger import NEVER, Absent, Entry, Ledger
 from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.recognition import Book, Profile
 from stillwatch.store.state import atomic, sha256_of, take_lock, write_json, write_parquet
 from stillwatch.watch import Schedule, Watch
 from stillwatch.wordings import Wrappers
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is in a state and of what it means, such as how a wording is sketched. Raised whenever either changes: what an older
+version has written is then begun afresh, not misread (tests/test_state_format.py sees to it)."""
 MANIFEST = "state.json"
+PARTS = 64
+"""Files of rows above which a state is written anew as one."""
 GROWTH, LEAST = 0.1, 10_000
 """By how much, and by how many rows at least, the log must have grown since the last save for another one."""
 FREE_SETTINGS = ("memory", "threads")
 """Settings that change no result, and may differ from run to run."""
+USUAL = Config().plain()
 AFRESH = "go on with the settings the state was made with, or give --state an empty folder to begin afresh"
 BROKEN = "remove the folder to begin afresh; the log is all that is needed"
 
 Arrays = dict[str, np.ndarray]
+
+
+class OtherFormat(UsageError):
+    """A state that another version wrote in another format; nothing of it can be taken up."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.format, self.version = manifest.get("format"), str(manifest.get("version"))
+        self.rows, self.end = int(manifest["log"]["rows"]), int(manifest["end"])
+        super().__init__(
+            f"{folder}: the state is of another format: {self.format}, not {FORMAT} (version {self.version} wrote it)",
+            hint="give --state an empty folder to begin afresh, or go on with that version",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +100,7 @@ def belonging(config: Config, privacy: Privacy, every: str, share: float = 0.0) 
     if not privacy.lasts:
         raise UsageError("a state needs a key that lasts", hint=f"give --key FILE, or set {KEY_VARIABLE}")
     settings = {n: v for n, v in config.plain().items() if n not in FREE_SETTINGS}
-    return {"version": __version__, "key_id": privacy.key_id, "settings": settings, "every": every,
-            "share": share}  # fmt: skip
+    return {"key_id": privacy.key_id, "settings": settings, "every": every, "share": share}
 
 
 @dataclass(slots=True)
@@ -117,7 +133,7 @@ class Checkpoint:
     def load(self) -> Saved | None:
         """The state in the folder, None where there is none yet.
 
-        UsageError where it is of other settings, another key or version; Terminal where a file of it is damaged.
+        UsageError where it is of other settings, another key or format; Terminal where a file of it is damaged.
         """
         if not (self.folder / MANIFEST).exists():
             return None
@@ -137,7 +153,14 @@ class Checkpoint:
         except (OSError, ValueError, KeyError, pa.ArrowException) as e:
             raise Terminal(f"{self.folder}: the state cannot be read: {e}", hint=BROKEN) from e
         wording, system = families["wording"].to_numpy().copy(), families["system"].to_numpy().copy()
+        if sum(n.startswith("part-") for n in self.files) > PARTS:
+            self.write_anew()
         return Saved(taken, wording, system, manifest["end"], arrays, manifest["plain"])
+
+    def write_anew(self) -> None:
+        """Have the next save write all rows and not only new ones, since the state that was loaded is no longer what is meant
+        or lies in too many files. What is on disk stands until then."""
+        self.rows, self.files, self.digest = 0, {}, 0
 
     def due(self, watch: Watch) -> bool:
         """Whether to save now: everything was just judged, and enough has come since the last save."""
@@ -166,8 +189,8 @@ class Checkpoint:
         last = arrivals.facts["exchange"][int(new[-1])].as_py() % 2**64
         log = {"rows": watch.until, "last_exchange": f"{last:016x}", "digest": f"{digest:016x}"}
         manifest = dict(self.bound) | {
-            "format": FORMAT, "number": number, "end": watch.end, "log": log, "rows": f"rows-{number:06}.parquet",
-            "watch": f"watch-{number:06}.npz", "plain": plain, "files": files,
+            "format": FORMAT, "version": __version__, "number": number, "end": watch.end, "log": log,
+            "rows": f"rows-{number:06}.parquet", "watch": f"watch-{number:06}.npz", "plain": plain, "files": files,
         }  # fmt: skip
         write_json(self.folder / MANIFEST, manifest | {"sha256": _sha256_of(manifest)})
         self.files, self.number, self.digest = files, number, digest
@@ -188,10 +211,14 @@ class Checkpoint:
 
     def _check_bound(self, manifest: Mapping[str, Any]) -> None:
         if manifest["format"] != FORMAT:
-            self._mismatch("format", manifest["format"], FORMAT)
+            raise OtherFormat(self.folder, manifest)
         for name, value in json.loads(json.dumps(dict(self.bound))).items():
-            if manifest.get(name) != value:
-                self._mismatch(name.replace("_", " "), manifest.get(name), value)
+            told = manifest.get(name)
+            if name == "settings" and isinstance(told, dict):
+                # One that did not exist yet was as it is by default; one that no longer exists says nothing.
+                told = {n: told.get(n, USUAL.get(n)) for n in value}
+            if told != value:
+                self._mismatch(name.replace("_", " "), told, value)
 
     def _mismatch(self, what: str, told: object, mine: object) -> NoReturn:
         raise UsageError(f"{self.folder}: the state is of another {what}: {told}, not {mine}", hint=AFRESH)
@@ -257,9 +284,10 @@ def packed(watch: Watch, hashes: Hashes) -> tuple[Arrays, dict[str, Any]]:
     """A watch as arrays and plain values; customers stand under the hash of the account that numbers them."""
     ledger, book, wrappers = watch.ledger, watch.book, watch.wrappers
     touched = np.flatnonzero((ledger.owner != NEVER) | (ledger.flagged_at != NEVER) | (ledger.cleared_at != NEVER))
+    absent = watch.absent
     arrays = {
-        "ledger.customer": hashes.accounts[touched], "ledger.owner": ledger.owner[touched],
-        "ledger.flagged_at": ledger.flagged_at[touched], "ledger.cleared_at": ledger.cleared_at[touched],
+        "ledger.customer": np.concatenate([hashes.accounts[touched], absent.account]),
+        **{f"ledger.{n}": np.concatenate([getattr(ledger, n)[touched], getattr(absent, n)]) for n in _LEDGER},
         "systems.text": watch.systems[0], "systems.family": watch.systems[1], "shared": watch.shared,
         "tried.customer": hashes.accounts[watch.tried[:, 0]], "tried.key": watch.tried[:, 1],
         "book.campaign": book.campaign,
@@ -274,7 +302,7 @@ def packed(watch: Watch, hashes: Hashes) -> tuple[Arrays, dict[str, Any]]:
         "schedule": {"rows": schedule.rows, "unexplained": schedule.unexplained, "spent": schedule.spent,
                      "at": schedule.at},
         "unexplained": watch.unexplained, "until": watch.until, "end": watch.end,
-        "late": watch.late,
+        "late": watch.late, "floor": watch.floor, "carried_until": watch.carried_until,
         "campaigns": [
             {"campaign_id": e.campaign_id, "named_at": e.named_at, "predecessors": e.predecessors,
              "merged_into": e.merged_into, "history": [[int(at), what, int(n)] for at, what, n in e.history]}
@@ -284,6 +312,7 @@ def packed(watch: Watch, hashes: Hashes) -> tuple[Arrays, dict[str, Any]]:
     return arrays, plain
 
 
+_LEDGER = ("owner", "flagged_at", "cleared_at", "carried")
 _WRAPPERS = ("shingles", "group", "need", "rank", "weight", "name")
 _PROFILE = ("keys", "gain", "kind", "lacking", "markers")
 
@@ -295,31 +324,38 @@ def resumed(saved: Saved, hashes: Hashes, customer: np.ndarray) -> Watch:
     def now(hashed: np.ndarray) -> np.ndarray:
         return np.asarray(customer[places(hashes.accounts, hashed)], np.int64)
 
+    here, tried = (np.isin(arrays[n], hashes.accounts) for n in ("ledger.customer", "tried.customer"))
+
     profiles = [
         Profile(**{n: arrays[f"book.{k}.{n}"] for n in _PROFILE}, prior=float(prior), share=float(share))
         for k, (prior, share) in enumerate(zip(arrays["book.prior"], arrays["book.share"]))
     ]
     return Watch(
-        _ledger(arrays, now(arrays["ledger.customer"]), len(customer), plain["campaigns"]),
+        _ledger(arrays, here, now(arrays["ledger.customer"][here]), len(customer), plain["campaigns"]),
         Schedule(**plain["schedule"]),
         Book.of(list(zip(arrays["book.campaign"].tolist(), profiles))),
         Wrappers(**{n: arrays[f"wrappers.{n}"] for n in _WRAPPERS}),
         (arrays["systems.text"], arrays["systems.family"]),
         arrays["shared"],
-        np.column_stack([now(arrays["tried.customer"]), arrays["tried.key"]]),
+        np.column_stack([now(arrays["tried.customer"][tried]), arrays["tried.key"][tried]]),
         plain["until"],
         plain["end"],
         plain["unexplained"],
         plain["late"],
+        plain["floor"],
+        Absent(arrays["ledger.customer"][~here], *(arrays[f"ledger.{n}"][~here] for n in _LEDGER)),
+        plain["carried_until"],
     )
 
 
-def _ledger(arrays: Arrays, customer: np.ndarray, accounts: int, campaigns: list[dict[str, Any]]) -> Ledger:
+def _ledger(
+    arrays: Arrays, here: np.ndarray, customer: np.ndarray, accounts: int, campaigns: list[dict[str, Any]]
+) -> Ledger:
     ledger = Ledger.empty(accounts)
     # Where two have become one customer since then, the one flagged first holds.
-    order = np.argsort(-arrays["ledger.flagged_at"], kind="stable")
-    for name in ("owner", "flagged_at", "cleared_at"):
-        getattr(ledger, name)[customer[order]] = arrays[f"ledger.{name}"][order]
+    order = np.argsort(-arrays["ledger.flagged_at"][here], kind="stable")
+    for name in _LEDGER:
+        getattr(ledger, name)[customer[order]] = arrays[f"ledger.{name}"][here][order]
     for told in campaigns:
         history = [(at, what, n) for at, what, n in told["history"]]
         ledger.entries.append(Entry(**told | {"history": history}))

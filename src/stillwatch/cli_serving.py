@@ -100,6 +100,7 @@ def judge(
     interval: str = "5m",
     grace: str = "10m",
     retention: str = "2d",
+    horizon: str = "90d",
     final_scan: Literal["when_due", "always"] = "when_due",
     share: float = 0.02,
     accounts: Path | None = None,
@@ -135,6 +136,8 @@ def judge(
         A step is over when something that happened this much later has come in, or nothing has for so long.
     retention
         How long rows stay in the spool after the state of the judging has them.
+    horizon
+        How far back the state of the judging goes; what was concluded from older exchanges stays, they themselves do not.
     final_scan
         With when_due everything is judged anew only as often as share allows, known campaigns being recognised all the time;
         with always each judgement ends as a replay does.

@@ -2,7 +2,8 @@
 
 A campaign found at one step is the one it shares most members with from before, if they make up half of either. Of two
 that claim the same old one the larger keeps the name and the other is noted as split off from it; an old one that lost its
-claim, but half of whose members are in a new one, has merged into that.
+claim, but half of whose members are in a new one, has merged into that. Accounts of which nothing but this is left are in no
+campaign's size and are not cleared: they are kept aside (``Absent``) until they come back.
 """
 
 from __future__ import annotations
@@ -28,14 +29,33 @@ class Entry:
     """(time, what happened, accounts at that time): named, grown, split, merged, cleared."""
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Accounts of which no exchange is held any more, by keyed hashes of their names: as what they were known then."""
+
+    account: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    owner: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    flagged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    cleared_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    carried: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
 @dataclass(slots=True)
 class Ledger:
-    """Who is in which campaign now, since when, and until when. Arrays are by number of the customer."""
+    """Who is in which campaign now, since when, and until when. Arrays are by number of the customer.
+
+    ``carried`` marks who was counted to a campaign by exchanges that this ledger was never shown, and by none since.
+    """
 
     owner: np.ndarray
     flagged_at: np.ndarray
     cleared_at: np.ndarray
     entries: list[Entry] = field(default_factory=list)
+    carried: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __post_init__(self) -> None:
+        if len(self.carried) != len(self.owner):
+            self.carried = np.zeros(len(self.owner), bool)
 
     @classmethod
     def empty(cls, accounts: int) -> Ledger:
@@ -43,10 +63,10 @@ class Ledger:
         owner, flagged, cleared = np.full((3, accounts), NEVER, np.int64)
         return cls(owner, flagged, cleared)
 
-    def record(self, found: Sequence[tuple[str, np.ndarray]], at: int) -> list[int]:
+    def record(self, found: Sequence[tuple[str, np.ndarray]], at: int, *, keep_carried: bool = False) -> list[int]:
         """Enter what a judgement of everything found, as pairs (name it would have, members); the numbers they have now.
 
-        Accounts that were flagged and are in none of them are cleared.
+        Accounts that were flagged and are in none of them are cleared; with ``keep_carried`` not those that are carried.
         """
         before = self.owner.copy()
         sizes = np.bincount(before[before >= 0], minlength=len(self.entries))
@@ -69,6 +89,7 @@ class Ledger:
         self.owner[:] = NEVER
         for k, (_, members) in enumerate(found):
             self.join(members, np.full(len(members), numbers[k]), at)
+        self._carry_on(before, keep=keep_carried)
         self._close(before, sizes, taken, at)
         for number in numbers:
             size = int((self.owner == number).sum())
@@ -76,6 +97,18 @@ class Ledger:
             if history[-1][2] != size:
                 history.append((at, "now", size))
         return numbers
+
+    def note_absent(self, absent: Absent, at: int) -> None:
+        """Say of campaigns all of whose accounts are absent that they are forgotten, but for their names."""
+        for number in np.unique(absent.owner[absent.owner != NEVER]):
+            history = self.entries[number].history
+            if not (self.owner == number).any() and history[-1][1] != "forgotten":
+                history.append((at, "forgotten", 0))
+
+    def _carry_on(self, before: np.ndarray, *, keep: bool) -> None:
+        """Who was found is no longer carried; with ``keep`` whoever else is stays where it was, and otherwise nobody is."""
+        self.carried &= (self.owner == NEVER) & (before != NEVER) & keep
+        self.owner[self.carried] = before[self.carried]
 
     def join(self, accounts: np.ndarray, numbers: np.ndarray, at: int) -> None:
         """Count ``accounts`` to the campaigns ``numbers`` from now on."""
@@ -107,6 +140,9 @@ class Ledger:
             if int(old) in taken:
                 continue
             entry = self.entries[old]
+            if (self.owner[before == old] == old).any():
+                # Nobody of it was found, some are carried on.
+                continue
             into, shared = _closest(self.owner[before == old])
             if into >= 0 and 2 * shared >= sizes[old]:
                 entry.merged_into = self.entries[into].campaign_id

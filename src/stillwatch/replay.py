@@ -9,7 +9,9 @@ The last step is a scan of the whole log, so both end with the same answer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +22,7 @@ import pyarrow.compute as pc
 
 from stillwatch import campaigns, wordings
 from stillwatch.arrivals import Arrivals, Seats, Systems, pair_of
+from stillwatch.carrying import Carried
 from stillwatch.checkpoint import Checkpoint, Hashes, Saved, resumed
 from stillwatch.config import Config
 from stillwatch.detectors import Detector
@@ -73,6 +76,28 @@ class Judge:
     heard: tuple[list[Verdict], Holdings] | None = None
 
 
+@dataclass(slots=True)
+class Along:
+    """Results on the way: a walk that has far to go need not have ended for what it has judged so far to be told.
+
+    ``tell`` is handed what a judgement of everything found, as of the end of its step; at most every ``every_s`` seconds, and so
+    that telling takes no more than a twentieth of the time. Accounts that have not arrived by then are not in it.
+    """
+
+    tell: Callable[[Findings, Run, list[dict[str, Any]]], None]
+    every_s: float = 60.0
+    next_at: float = -math.inf
+
+    def is_due(self) -> bool:
+        """Whether to tell now."""
+        return time.monotonic() >= self.next_at
+
+    def told(self, began: float) -> None:
+        """That what was begun at a time by the monotonic clock has been told."""
+        now = time.monotonic()
+        self.next_at = now + max(self.every_s, 19 * (now - began))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a log is walked: in steps of ``every``, to the end of the one that ends at or after ``until``, with the state in
@@ -81,7 +106,8 @@ class Plan:
     ``passed`` is the time (us) by which a step must have ended to be over; without it, that of the newest exchange, or
     ``until``. ``final_scan`` is ``always`` where a scan of the whole log is the last step. With ``when_due`` the log is judged
     as a whole only after steps that are over, when the schedule says so: what that found is told, with whom was recognised since.
-    ``share`` of a core's time may go into judging everything, beside what the schedule allows by rows.
+    ``share`` of a core's time may go into judging everything, beside what the schedule allows by rows. ``along``, where given, is
+    handed what was found as the walk goes on: see ``Along``.
     """
 
     every: timedelta
@@ -90,6 +116,7 @@ class Plan:
     passed: int | None = None
     final_scan: str = "always"
     share: float = 0.0
+    along: Along | None = None
 
     @property
     def before(self) -> int | None:
@@ -115,6 +142,8 @@ class Material:
     declared: Declared
     reading: Reading
     saved: Saved | None = None
+    carried: Carried | None = None
+    """What is known of campaigns from before, where there is no state to go on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +189,7 @@ def follow(
     blind = blindness(discover("detectors"), material.reading.coverage, declared.accounts, declared.models)
     sighted = [d for name, d in discover("detectors").items() if name not in blind]
     known = profiles(declared.accounts, intake.accounts, privacy)
-    arrivals, watch = begin(intake, known, privacy, material.saved)
+    arrivals, watch = begin(intake, known, privacy, material.saved, material.carried)
     taken_up, material.saved = watch.until, None
     first, last_time = (t.as_py() for t in pc.min_max(arrivals.facts["time"]).values())
     told: Told | None = None
@@ -174,7 +203,20 @@ def follow(
         if watch.schedule.rows:
             engine.append("facts", engine_rows(arrivals, arrivals.order[: watch.schedule.rows]))
         progress.stage("watch", total=len(arrivals) - taken_up)
-        open_ends = walk(watch, arrivals, judge, plan, Hashes.of(intake, privacy), progress)
+
+        def told_now() -> None:
+            began, until = time.monotonic(), moment(watch.end)
+            heard = Told(watch.schedule.rows, name_all(engine, intake, *judge.heard, until)) if judge.heard else None
+            if plan.along and heard:
+                found = as_arrived(present(heard, watch, arrivals, intake.accounts, customer), arrivals, watch.until)
+                span = first, min(last_time, until)
+                run = run_of(
+                    material.reading, declared, intake, config, privacy, progress, blind, span, material.started
+                )
+                plan.along.tell(found, so_far(run, plan, watch, found), history(watch.ledger))
+                plan.along.told(began)
+
+        open_ends = walk(watch, arrivals, judge, plan, Hashes.of(intake, privacy), progress, told_now)
         if plan.final_scan == "when_due":
             told = last if last and last.rows == watch.schedule.rows else told_again(watch, judge, progress)
             findings = present(told, watch, arrivals, intake.accounts, customer)
@@ -208,24 +250,45 @@ def take_up(plan: Plan) -> Saved | None:
     return saved
 
 
-def begin(intake: Intake, known: pa.Table, privacy: Privacy, saved: Saved | None) -> tuple[Arrivals, Watch]:
-    """The log laid out, and the watch as it was saved, or a new one."""
+def as_arrived(findings: Findings, arrivals: Arrivals, until: int) -> Findings:
+    """Findings with rows of those accounts only that are among the first ``until`` arrivals."""
+    seen = np.zeros(findings.accounts.num_rows, bool)
+    seen[arrivals.account[arrivals.order[:until]]] = True
+    return dataclasses.replace(findings, accounts=findings.accounts.filter(pa.array(seen)))
+
+
+def so_far(run: Run, plan: Plan, watch: Watch, findings: Findings) -> Run:
+    """How a result on the way was made: by the exchanges of the steps that were taken."""
+    counts = dataclasses.replace(run.counts, exchanges_kept=watch.until, accounts=findings.accounts.num_rows)
+    settings = {**run.settings, **plan.settings(), "on_the_way_to": run.counts.exchanges_kept}
+    return dataclasses.replace(run, counts=counts, settings=settings)
+
+
+def begin(
+    intake: Intake, known: pa.Table, privacy: Privacy, saved: Saved | None, carried: Carried | None = None
+) -> tuple[Arrivals, Watch]:
+    """The log laid out, and the watch as it was saved, or a new one, with what is ``carried`` over."""
     if saved is None:
-        return Arrivals.of(intake, known), Watch(Ledger.empty(len(intake.accounts)))
+        watch = Watch(Ledger.empty(len(intake.accounts)))
+        if carried:
+            carried.into(watch, Hashes.of(intake, privacy).accounts, known["customer"].to_numpy(), privacy)
+        return Arrivals.of(intake, known), watch
     settled = len(saved.taken)
     arrivals = Arrivals.of(intake, known, settled, saved.end)
     arrivals.wording[:settled], arrivals.system[:settled] = saved.wording, saved.system
     watch = resumed(saved, Hashes.of(intake, privacy), known["customer"].to_numpy())
+    watch.ledger.note_absent(watch.absent, watch.end)
     watch.late += int((arrivals.facts["time"].cast(pa.int64()).to_numpy()[settled:] < saved.end).sum())
     return arrivals, watch
 
 
 def walk(
-    watch: Watch, arrivals: Arrivals, judge: Judge, plan: Plan, hashes: Hashes, progress: Progress
-) -> tuple[int, ...]:
+    watch: Watch, arrivals: Arrivals, judge: Judge, plan: Plan, hashes: Hashes, progress: Progress,
+    told_now: Callable[[], None],
+) -> tuple[int, ...]:  # fmt: skip
     """Take all steps that are ahead. The state is saved when due, when interrupted, and after the last step that is over: one
     is when something later is in the log, or the plan says so. A step that may go on is taken, but not saved; the ends (us)
-    of those are returned."""
+    of those are returned. ``told_now`` is called after judgements of everything that may be told on the way."""
     checkpoint = plan.checkpoint
     ahead = [(end, until) for end, until in steps(arrivals.times, plan.every) if until > watch.until]
     passed = plan.passed
@@ -244,6 +307,8 @@ def walk(
                 step(watch, arrivals, judge, end, until, progress)
             if checkpoint and checkpoint.due(watch):
                 save()
+            if plan.along and watch.schedule.at == end and plan.along.is_due() and end != ahead[-1][0]:
+                told_now()
     except KeyboardInterrupt:
         save()
         raise
@@ -308,7 +373,8 @@ def rejudge(watch: Watch, arrivals: Arrivals, judge: Judge, at: int) -> None:
     accused = [v for v in verdicts if v.outcome is Outcome.CAMPAIGN]
     names = judge.intake.accounts.names
     found = [(campaigns.named_after(names.take(pa.array(v.case.members)).to_pylist()), v.case.members) for v in accused]
-    numbers = watch.ledger.record([(name, np.unique(judge.customer[members])) for name, members in found], at)
+    grouped = [(name, np.unique(judge.customer[members])) for name, members in found]
+    numbers = watch.ledger.record(grouped, at, keep_carried=at < watch.carried_until)
     watch.book = Book.of([(n, Profile.of(holdings, v.case)) for n, v in zip(numbers, accused)])
     watch.tried = np.zeros((0, 2), np.int64)
     watch.shared = np.sort(keys_of(holdings.kind, holdings.value)[holdings.holders >= 2])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stillwatch import wordings
-from stillwatch.ledger import Ledger
+from stillwatch.ledger import Absent, Ledger
 from stillwatch.recognition import Book
 
 
@@ -76,3 +76,9 @@ class Watch:
     unexplained: int = 0
     late: int = 0
     """Arrivals that came when the step they happened in was over."""
+    floor: int = 0
+    """All that happened before this (us) is forgotten, and not taken in any more."""
+    absent: Absent = field(default_factory=Absent)
+    carried_until: int = 0
+    """Until a step ends at this time (us), who is carried in the ledger is not cleared: as much must have come in by then as it
+    was concluded from."""

@@ -39,6 +39,11 @@ class Home:
         return self.folder / "results"
 
     @property
+    def rebuilt(self) -> Path:
+        """What is to be known of a state of judging that was begun anew; a person removes it."""
+        return self.folder / "rebuilt.json"
+
+    @property
     def quarantine(self) -> Path:
         """Batches of the spool that could not be read."""
         return self.folder / "quarantine"

@@ -79,7 +79,9 @@ def _judge(home: Home, terms: Terms, config: Config, privacy: Privacy, progress:
     begun = replace(before, status="judging", pid=os.getpid(), started=datetime.now(UTC), ended=None)
     _say(home, begun)
     try:
-        judged = judge_spool(home, terms, config, privacy, progress)
+        judged = judge_spool(
+            home, terms, config, privacy, progress, along=lambda told: _say(home, _on_the_way(begun, told))
+        )
     except KeyboardInterrupt:
         _say(home, replace(begun, status="stopped", pid=None, ended=datetime.now(UTC)))
         raise
@@ -89,9 +91,15 @@ def _judge(home: Home, terms: Terms, config: Config, privacy: Privacy, progress:
     now = datetime.now(UTC)
     _say(home, Status(
         "waiting", os.getpid(), begun.started, now, now, judged.rows, judged.new, judged.late, judged.campaigns,
-        judged.accounts, judged.newest,
+        judged.accounts, judged.newest, judged.too_late,
     ))  # fmt: skip
     return judged
+
+
+def _on_the_way(begun: Status, told: Judged) -> Status:
+    """That results were written, and the judgement goes on. What came in last waits still: ``newest`` is as it was."""
+    now = datetime.now(UTC)
+    return replace(begun, judged=now, rows=told.rows, campaigns=told.campaigns, accounts=told.accounts)
 
 
 def _failed(begun: Status, e: Exception) -> Status:

@@ -35,14 +35,15 @@ class Terms:
     A step is over when something that happened ``grace`` later has come in, or nothing has for so long. ``final_scan`` is
     ``when_due`` where everything is judged anew only when the schedule of a replay says so, which may spend ``share`` of a
     core's time on it (known campaigns are recognised all the time), ``always`` where each judgement ends as a replay does.
-    Rows that the state has taken in stay in the spool for ``retention`` after they happened. The paths are those of a scan's
-    options.
+    Rows that the state has taken in stay in the spool for ``retention`` after they happened, and in the state for ``horizon``
+    before its last step. The paths are those of a scan's options.
     """
 
     every: timedelta = timedelta(hours=1)
     interval: timedelta = timedelta(minutes=5)
     grace: timedelta = timedelta(minutes=10)
     retention: timedelta = timedelta(days=2)
+    horizon: timedelta = timedelta(days=90)
     final_scan: str = "when_due"
     share: float = 0.02
     accounts: Path | None = None
@@ -53,12 +54,15 @@ class Terms:
     def __post_init__(self) -> None:
         if self.final_scan not in FINAL_SCANS:
             raise UsageError(f"final scan {self.final_scan!r} is none", hint=f"one of {', '.join(FINAL_SCANS)}")
+        if self.horizon <= self.every:
+            hint = "as long as campaigns last: 90d"
+            raise UsageError(f"horizon {length_text(self.horizon)} is no longer than a step", hint=hint)
         if not 0 <= self.share <= 1:
             raise UsageError(f"share {self.share} is none", hint="a part of one core's time, from 0 to 1: 0.02")
 
     def options(self) -> list[str]:
         """These terms as options of ``stillwatch judge``."""
-        lengths = {n: length_text(getattr(self, n)) for n in ("every", "interval", "grace", "retention")}
+        lengths = {n: length_text(getattr(self, n)) for n in ("every", "interval", "grace", "retention", "horizon")}
         paths = {n: str(p) for n in ("accounts", "models", "config", "key") if (p := getattr(self, n)) is not None}
         told = lengths | {"final-scan": self.final_scan, "share": f"{self.share:g}"} | paths
         return [f"--{name}={value}" for name, value in told.items()]
@@ -71,7 +75,8 @@ class Status:
     ``status`` is ``judging``, ``waiting``, ``failed`` (to be tried again), ``stopped``, or ``none`` where nothing was begun yet;
     the times are those of the newest judgement, ``judged`` when one last ended well. ``rows`` are exchanges judged in all,
     ``new`` those that the one before had not, ``late`` those that came when their step was over. ``newest`` is the number of the
-    last batch of the spool that was looked at. ``failures`` in a row.
+    last batch of the spool that was looked at, ``too_late`` the exchanges that came when their time was beyond the horizon.
+    ``failures`` in a row.
     """
 
     status: str = "none"
@@ -85,6 +90,7 @@ class Status:
     campaigns: int = 0
     accounts: int = 0
     newest: int = 0
+    too_late: int = 0
     failures: int = 0
     error: str | None = None
     hint: str | None = None

@@ -67,16 +67,26 @@ class Result:
         return rows[0] if rows else None
 
     def newest(self, asked: Iterable[str]) -> Newest:
-        """For the policy: campaigns with their accounts, and which of those ``asked`` about were seen and are in none."""
+        """For the policy: campaigns with their accounts, and which of those ``asked`` about were seen and are in none.
+
+        One that was flagged and not cleared is not seen to be in none: what it was flagged by may only have been forgotten.
+        """
         placed = self.accounts.filter(pc.is_valid(self.accounts["campaign_id"]))
         by_campaign: dict[str, list[Suspect]] = {}
         for row in placed.select(["account_id", "campaign_id", "risk", "first_flagged_at"]).to_pylist():
             suspect = Suspect(row["account_id"], row["risk"], row["first_flagged_at"])
             by_campaign.setdefault(row["campaign_id"], []).append(suspect)
         told = tuple(_told(c, by_campaign.get(c["campaign_id"], [])) for c in self.campaigns)
-        free = self.accounts.filter(pc.is_null(self.accounts["campaign_id"]))["account_id"]
+        free = self.accounts.filter(_is_free(self.accounts))["account_id"]
         wanted = pa.array(sorted(set(asked)), pa.string())
         return Newest(told, frozenset(wanted.filter(pc.is_in(wanted, value_set=free)).to_pylist()), self.exchanges)
+
+
+def _is_free(accounts: pa.Table) -> pa.ChunkedArray:
+    outside = pc.is_null(accounts["campaign_id"])
+    if "cleared_at" not in accounts.column_names:
+        return outside
+    return pc.and_(outside, pc.or_(pc.is_null(accounts["first_flagged_at"]), pc.is_valid(accounts["cleared_at"])))
 
 
 def mark(folder: Path) -> Mark | None:

@@ -186,6 +186,7 @@ class Loop:
         fault = services.audit.fault
         services.alarm("audit_failing", fault.message if fault else "")
         self._look_at_judge(newest)
+        services.alarm("judge_rebuilt", f"see {services.home.rebuilt}" if services.home.rebuilt.exists() else "")
 
     def _look_at_judge(self, newest: int) -> None:
         services, judging = self.services, self.services.judging

@@ -101,6 +101,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "interval": "how often it is judged anew",
         "grace": "how long a step waits for what comes late",
         "retention": "how long exchanges stay in the spool after they were judged",
+        "horizon": "how far back the state of judging goes: older exchanges are forgotten, campaigns and their members are not",
         "final_scan": "`when_due`: all is judged anew when enough has come in; `always`: each time",
         "share": "part of one core's time that judging all anew may take, where it is done when due",
         "accounts": "a file of accounts beside what /ingest/accounts took in",

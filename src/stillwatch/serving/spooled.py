@@ -11,29 +11,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stillwatch import results, telling
+from stillwatch import __version__, results, telling
 from stillwatch.adapters import read_accounts, read_models
-from stillwatch.checkpoint import Checkpoint, belonging
+from stillwatch.carrying import Carried
+from stillwatch.checkpoint import Checkpoint, Saved, belonging
 from stillwatch.config import Config
 from stillwatch.errors import Terminal
-from stillwatch.intake import Declared, Intake, Reading
+from stillwatch.findings import Findings, Run
+from stillwatch.horizon import beyond
+from stillwatch.horizon import forget as forget_beyond
+from stillwatch.intake import Declared, Intake, Reading, Taken
 from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
 from stillwatch.progress import Progress
-from stillwatch.replay import Followed, Material, Plan, follow
+from stillwatch.replay import Along, Followed, Material, Plan, follow
 from stillwatch.serving import quarantine
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Terms
+from stillwatch.serving.rebuilding import take_up
 from stillwatch.spool import DamagedBatch, Spool, observed
 from stillwatch.store.state import write_json, write_parquet
 from stillwatch.tables import ACCOUNTS, EXCHANGES
@@ -56,7 +62,8 @@ class Judged:
 
     ``rows`` are exchanges judged in all, ``new`` those that no judgement before had, ``late`` those that came when the step
     they happened in was over; ``settled`` is the number up to which the state holds every batch of the spool, ``newest`` that of
-    the last one looked at.
+    the last one looked at. ``forgotten`` rows the spool has dropped, ``too_late`` came in when their time was beyond the horizon,
+    and are not judged.
     """
 
     is_new: bool
@@ -68,6 +75,7 @@ class Judged:
     settled: int
     newest: int = 0
     forgotten: int = 0
+    too_late: int = 0
 
 
 @dataclass(slots=True)
@@ -76,8 +84,8 @@ class Marks:
 
     ``settled`` and ``newest`` are batches of the spool: all up to the first are in the state, the second was the newest;
     ``since`` is when it first was. ``latest`` is the time of the newest exchange, ``open_end`` the first end of a step that was
-    not over, all us since 1970. ``state_rows`` are those of the state then, ``setting`` a digest of what else a judgement
-    hangs on.
+    not over, all us since 1970. ``state_end`` is that of the state's last step then, ``setting`` a digest of what else a
+    judgement hangs on.
     """
 
     settled: int = 0
@@ -85,10 +93,13 @@ class Marks:
     since: int = 0
     latest: int = 0
     open_end: int | None = None
-    state_rows: int = 0
+    state_end: int = 0
     setting: str = ""
     rows: int = 0
     late: int = 0
+    too_late: int = 0
+    newest_read: int = 0
+    """The last batch that was read: of those before it, what is too late was counted."""
     campaigns: int = 0
     accounts: int = 0
 
@@ -114,25 +125,32 @@ class Sitting:
     declared: Declared
     marks: Marks
     at: int
+    along: Callable[[Judged], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """All there is to judge. ``batches`` are the numbers of those read of the spool, each with the latest arrival (us) of a row
-    that is new to the state, None where it brought none."""
+    that is new to the state, None where it brought none. ``before`` are the exchanges that were judged before and are still held,
+    ``dropped`` the names of accounts of which none is."""
 
     material: Material
     batches: list[tuple[int, int | None]]
+    before: int
+    dropped: pa.Array
 
 
 def judge_spool(
-    home: Home, terms: Terms, config: Config, privacy: Privacy, progress: Progress, now: datetime | None = None
-) -> Judged:
-    """Judge what the spool holds with what was judged before, and write the results; ``now`` is the time by the clock.
+    home: Home, terms: Terms, config: Config, privacy: Privacy, progress: Progress, now: datetime | None = None,
+    along: Callable[[Judged], None] | None = None,
+) -> Judged:  # fmt: skip
+    """Judge what the spool holds with what was judged before, and write the results; ``now`` is the time by the clock. Where
+    there is far to go results are written on the way too, and ``along`` is told of each.
 
-    Nothing is done where nothing has come in and no step is over since the last time. UsageError where the state is of other
-    settings or another key, Transient where somebody else judges this home, Terminal where state, names or spool are damaged:
-    then results and state are as they were.
+    A state that an older version wrote in another format is begun anew: see ``rebuilding``. Nothing is done where nothing has
+    come in and no step is over since the last time. UsageError where the state is of other settings or another key, Transient
+    where somebody else judges this home, Terminal where state, names or spool are damaged: then results and state are as they
+    were.
     """
     at = micros(now or datetime.now(UTC))
     checkpoint = Checkpoint(home.watch, belonging(config, privacy, length_text(terms.every), terms.share))
@@ -144,7 +162,9 @@ def judge_spool(
         elif is_judged(home, marks, setting, marks.passed(terms, at)):
             return judged(marks, 0, forget(spool, marks, terms, at, home), is_new=False)
         marks.newest, marks.setting = newest, setting
-        return judge_anew(Sitting(home, terms, config, privacy, progress, spool, checkpoint, declared, marks, at))
+        return judge_anew(
+            Sitting(home, terms, config, privacy, progress, spool, checkpoint, declared, marks, at, along)
+        )
 
 
 def is_judged(home: Home, marks: Marks, setting: str, passed: int) -> bool:
@@ -156,38 +176,49 @@ def is_judged(home: Home, marks: Marks, setting: str, passed: int) -> bool:
 def judge_anew(sitting: Sitting) -> Judged:
     """Take up the state, read what is new, walk it, and write results and marks."""
     home, marks, checkpoint = sitting.home, sitting.marks, sitting.checkpoint
-    gathered, before = gather(sitting), marks.rows
+    gathered = gather(sitting)
     is_new = gathered.material.reading.rows_kept > 0
     if is_new:
         # Before the state that goes by them: rows that it holds are not looked at again.
-        write_names(home, gathered.material.intake)
+        write_names(home, gathered.material.intake, gathered.dropped)
         followed = walked(sitting, gathered.material)
         results.write(followed.findings, followed.run, home.results, followed.history)
         write_told(home, checkpoint, followed.told)
         note(marks, followed, checkpoint)
+        if len(gathered.dropped):
+            # After the state that no longer goes by them.
+            write_names(home, gathered.material.intake)
     marks.newest = max([marks.newest, *(number for number, _ in gathered.batches)])
     marks.settled = settled(marks.settled, gathered.batches, checkpoint.end)
     write_json(marks_file(home), asdict(marks))
     forgotten = forget(sitting.spool, marks, sitting.terms, sitting.at, home)
-    return judged(marks, marks.rows - before, forgotten, is_new=is_new)
+    return judged(marks, marks.rows - gathered.before if is_new else 0, forgotten, is_new=is_new)
 
 
 def gather(sitting: Sitting) -> Gathered:
     """The rows of the state, and what the spool holds beyond those that are settled. Terminal where a batch is damaged."""
     started, progress, marks = datetime.now(UTC), sitting.progress, sitting.marks
     progress.stage("read state")
-    saved = sitting.checkpoint.load()
-    taken, since = (saved.taken, saved.end) if saved else (None, 0)
-    rows = len(taken) if taken else 0
-    if rows < marks.state_rows:
+    saved, carried, lost = taken_up(sitting)
+    taken, since, floor = (saved.taken, saved.end, saved.plain["floor"]) if saved else (None, 0, 0)
+    before, rows = (marks.rows - lost if saved else 0), len(taken) if taken else 0
+    if since < marks.state_end:
         marks.settled = 0
     progress.stage("read spool")
-    intake, batches = Intake(*read_names(sitting.home)), list[tuple[int, int | None]]()
+    (accounts, models), dropped = read_names(sitting.home), pa.array([], pa.string())
+    if taken and floor:
+        accounts, dropped = still_held(accounts, taken, sitting.privacy)
+    intake, batches = Intake(accounts, models), list[tuple[int, int | None]]()
     waiting, held = list[pa.Table](), 0
     for number, table in quarantine.readable(sitting.spool, marks.settled, sitting.home):
         times = table["time"].cast(pa.int64()).to_numpy()
         marks.latest = max(marks.latest, int(times.max(initial=0)))
         new = ~taken.holds(table["exchange"].to_numpy()) if taken else np.ones(table.num_rows, bool)
+        # Nobody can tell any more whether one of these was judged before.
+        if (too_late := new & (times < floor)).any():
+            marks.too_late += int(too_late.sum()) if number > marks.newest_read else 0
+            new &= ~too_late
+        marks.newest_read = max(marks.newest_read, number)
         batches.append((number, max(since, int(times[new].max())) if new.any() else None))
         waiting.append(table.filter(pa.array(new)))
         held += int(new.sum())
@@ -197,7 +228,27 @@ def gather(sitting: Sitting) -> Gathered:
     intake.latest = marks.latest
     intake.complete(taken, sitting.privacy)
     reading = Reading(rows, rows, coverage_of(intake))
-    return Gathered(Material(started, intake, sitting.declared, reading, saved), batches)
+    return Gathered(Material(started, intake, sitting.declared, reading, saved, carried), batches, before, dropped)
+
+
+def taken_up(sitting: Sitting) -> tuple[Saved | None, Carried | None, int]:
+    """The state, without what is beyond the horizon, or what is carried over in place of one; how many rows were forgotten."""
+    home, checkpoint, horizon = sitting.home, sitting.checkpoint, sitting.terms.horizon
+    saved, carried = take_up(home, checkpoint, sitting.spool, horizon, sitting.at)
+    if saved is None or (before := beyond(saved, horizon)) is None:
+        return saved, carried, 0
+    left = forget_beyond(saved, before)
+    checkpoint.write_anew()
+    return left, None, len(saved.taken) - len(left.taken)
+
+
+def still_held(accounts: Numbering, taken: Taken, privacy: Privacy) -> tuple[Numbering, pa.Array]:
+    """Names of accounts of which rows are held, and those of which none is."""
+    held, names = pc.unique(taken.facts["account"]).to_numpy(), accounts.names
+    is_held = pa.array(np.isin(privacy.hash_strings(names, "account"), held))
+    left = Numbering()
+    left.number(names.filter(is_held))
+    return left, names.filter(pc.invert(is_held))
 
 
 def enter(intake: Intake, waiting: list[pa.Table], progress: Progress) -> int:
@@ -214,9 +265,21 @@ def enter(intake: Intake, waiting: list[pa.Table], progress: Progress) -> int:
 def walked(sitting: Sitting, material: Material) -> Followed:
     """The walk of a replay over what was gathered."""
     terms, passed = sitting.terms, sitting.marks.passed(sitting.terms, sitting.at)
-    plan = Plan(terms.every, None, sitting.checkpoint, passed, terms.final_scan, terms.share)
+    along = Along(lambda *told: tell_along(sitting, *told))
+    plan = Plan(terms.every, None, sitting.checkpoint, passed, terms.final_scan, terms.share, along)
     last = read_told(sitting.home, sitting.checkpoint)
     return follow(material, plan, sitting.config, sitting.privacy, sitting.progress, last)
+
+
+def tell_along(sitting: Sitting, findings: Findings, run: Run, history: list[dict[str, Any]]) -> None:
+    """Write results on the way; the marks are as they were, so that whatever breaks off is judged again."""
+    results.write(findings, run, sitting.home.results, history)
+    if sitting.along:
+        accounts = sum(len(c.members) for c in findings.campaigns)
+        marks = sitting.marks
+        sitting.along(Judged(
+            True, run.counts.exchanges_kept, 0, marks.late, len(findings.campaigns), accounts, marks.settled, marks.newest,
+        ))  # fmt: skip
 
 
 def coverage_of(intake: Intake) -> dict[str, int]:
@@ -250,7 +313,7 @@ def settled(before: int, batches: Sequence[tuple[int, int | None]], end: int) ->
 def note(marks: Marks, followed: Followed, checkpoint: Checkpoint) -> None:
     """Enter a judgement that was written into the marks."""
     marks.open_end = min(followed.open_ends, default=None)
-    marks.state_rows = checkpoint.rows
+    marks.state_end = checkpoint.end
     marks.rows, marks.late = followed.run.counts.exchanges_kept, followed.run.state["late_rows"]
     marks.campaigns = len(followed.findings.campaigns)
     marks.accounts = sum(len(c.members) for c in followed.findings.campaigns)
@@ -259,7 +322,16 @@ def note(marks: Marks, followed: Followed, checkpoint: Checkpoint) -> None:
 def judged(marks: Marks, new: int, forgotten: int, *, is_new: bool) -> Judged:
     """What the marks say of the judgement they were left by."""
     return Judged(
-        is_new, marks.rows, new, marks.late, marks.campaigns, marks.accounts, marks.settled, marks.newest, forgotten
+        is_new,
+        marks.rows,
+        new,
+        marks.late,
+        marks.campaigns,
+        marks.accounts,
+        marks.settled,
+        marks.newest,
+        forgotten,
+        marks.too_late,
     )
 
 
@@ -308,7 +380,7 @@ def of_account(accounts: pa.Table, field: pa.Field, names: pa.Array) -> pa.Array
 
 def setting_of(declared: Declared, checkpoint: Checkpoint, terms: Terms) -> str:
     """A digest of what a judgement hangs on beside the spool's rows."""
-    digest = hashlib.sha256(json.dumps([dict(checkpoint.bound), terms.final_scan], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([_plain(checkpoint), terms.final_scan], sort_keys=True).encode())
     for table in (declared.accounts, declared.models):
         if table is not None:
             sink = pa.BufferOutputStream()
@@ -356,9 +428,11 @@ def read_names(home: Home) -> tuple[Numbering, Numbering]:
     return accounts, models
 
 
-def write_names(home: Home, intake: Intake) -> None:
-    """Keep the names of an intake, unless the file has as many already: none is ever taken out of it."""
+def write_names(home: Home, intake: Intake, others: pa.Array | None = None) -> None:
+    """Keep the names of an intake, and of ``others``; not where the file has as many already, for then it has them."""
     path, accounts, models = names_file(home), intake.accounts.names, intake.models.names
+    if others is not None and len(others):
+        accounts = pc.unique(pa.concat_arrays([accounts, others]))
     if path.exists() and pq.read_metadata(path).num_rows == len(accounts) + len(models):
         return
     what = ["account"] * len(accounts) + ["model"] * len(models)
@@ -381,7 +455,8 @@ def write_told(home: Home, checkpoint: Checkpoint, told: Told | None) -> None:
 
 
 def _plain(checkpoint: Checkpoint) -> object:
-    return json.loads(json.dumps(dict(checkpoint.bound)))
+    """What a judgement is bound to beside its rows: another version may judge otherwise."""
+    return json.loads(json.dumps({"version": __version__, **checkpoint.bound}))
 
 
 def _us(length: timedelta) -> int:
