@@ -35,7 +35,7 @@ class Size:
 
 
 QUICK = Size(600, 12_000, ("balanced_reasoning:40",))
-USUAL = Size(1_500, 40_000, ("balanced_reasoning:60", "tagged_traces:50"))
+USUAL = Size(1_000, 24_000, ("balanced_reasoning:50", "tagged_traces:40"))
 
 
 @dataclass(frozen=True, slots=True)

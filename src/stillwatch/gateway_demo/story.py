@@ -146,11 +146,18 @@ def judged(stage: Stage) -> str:
     """Everything judged by the server's own judge; the id of the largest campaign."""
     stage.tell.step("Everything is judged, by the server's own judge in a process beside it")
     stage.post("/api/judge-now", {})
-    stage.wait("a campaign is named", lambda: bool(stage.get("/api/campaigns")["campaigns"]), JUDGED_WITHIN_S)
+    stage.wait("a campaign is named", lambda: _is_named(stage), JUDGED_WITHIN_S)
     found = sorted(stage.get("/api/campaigns")["campaigns"], key=lambda c: -c["accounts"])
     for campaign in found:
         _tell_campaign(stage, campaign)
     return str(found[0]["campaign_id"])
+
+
+def _is_named(stage: Stage) -> bool:
+    """Whether there is a campaign; Terminal where the judge has failed and none can come."""
+    failing = stage.figure('stillwatch_alarm{alarm="judge_failing"}')
+    expect(failing == 0, f"the judge fails; stillwatch doctor {stage.home.folder} says why")
+    return bool(stage.get("/api/campaigns")["campaigns"])
 
 
 def _tell_campaign(stage: Stage, campaign: Mapping[str, Any]) -> None:
