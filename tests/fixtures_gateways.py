@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from stillwatch.serving.decisions import Table
+from stillwatch.serving.decisions import UNKEYED, Table
 from stillwatch.serving.gateways import App, Receive, Scope, Send, hashed
 from stillwatch.types import InForce, Rung
 
@@ -30,7 +30,7 @@ def table() -> Table:
             "slowed": held(Rung.THROTTLE, "slowed", requests_per_minute=6, burst=2),
             "gone": held(Rung.SUSPEND, "gone"),
         },
-        {hashed("sk-keyed"): held(Rung.SUSPEND, "keyed")},
+        {UNKEYED.key(hashed("sk-keyed")): held(Rung.SUSPEND, "keyed")},
     )
 
 

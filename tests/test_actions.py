@@ -22,7 +22,7 @@ from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.statements import PERSON, Wording
 from stillwatch.store.places import Place
 from stillwatch.store.state import State
-from stillwatch.types import Action, Rung, Standing
+from stillwatch.types import Action, Part, Rung, Standing
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -459,6 +459,63 @@ def test_the_real_audit_holds_an_entry_for_each_event(tmp_path: Path, state: Sta
         audit.close()
 
 
+# On a key or an end user
+
+
+MARK, OTHER = "ab" * 16, "cd" * 16
+
+
+def test_what_is_on_a_key_or_an_end_user_leaves_the_account_alone(actions: Actions, paper: Paper) -> None:
+    actions.propose([
+        action(0), action(1, rung=Rung.VERIFY, part=Part.KEY, mark=MARK), action(2, part=Part.KEY, mark=OTHER),
+        action(3, rung=Rung.PROTECT, part=Part.END_USER, mark=OTHER),
+    ])  # fmt: skip
+    assert len(actions.start_due(START)) == 4
+    assert rungs(actions) == {"a": Rung.THROTTLE}
+    held = actions.holding(START)
+    assert {(p, m): h.rung for p, found in held.items() for m, h in found.items()} == {
+        (Part.ACCOUNT, "a"): Rung.THROTTLE, (Part.KEY, MARK): Rung.VERIFY, (Part.KEY, OTHER): Rung.THROTTLE,
+        (Part.END_USER, OTHER): Rung.PROTECT,
+    }  # fmt: skip
+    assert len({h.subject for found in held.values() for h in found.values()}) == 4
+    assert [a.action_id for a in actions.known(START)] == ["A-0"], "a rule is not told of what a person did to one key"
+    assert [e[4].get("mark") for e in paper.entries[:4]] == [None, MARK, OTHER, OTHER]
+
+    # Of the same rule: the newer one on that key, and no other.
+    actions.propose([action(4, part=Part.KEY, mark=MARK)])
+    actions.start_due(START)
+    assert actions.get("A-1").standing is Standing.REPLACED
+    assert {a.action_id for a in actions.standing(Standing.IN_FORCE)} == {"A-0", "A-2", "A-3", "A-4"}
+    actions.undo(["A-4"], "ann", "a mistake")
+    assert MARK not in actions.holding(START)[Part.KEY] and rungs(actions) == {"a": Rung.THROTTLE}
+
+
+def test_an_overturned_appeal_undoes_what_is_on_keys_too(actions: Actions) -> None:
+    actions.propose([action(0, part=Part.KEY, mark=MARK)])
+    actions.start_due(START)
+    actions.decide_appeal(actions.appeal("a"), "eve", "overturned", "a class")
+    assert actions.get("A-0").standing is Standing.UNDONE
+
+
+def test_a_person_acts_on_one_key_and_the_account_is_told_so(actions: Actions) -> None:
+    asked = [act_of_person("a", rung, "r", START, DAY, part=part, mark=MARK)
+             for rung, part in ((Rung.SUSPEND, Part.KEY), (Rung.PROTECT, Part.END_USER))]  # fmt: skip
+    whole = act_of_person("a", Rung.SUSPEND, "r", START, DAY)
+    key, end_user, account = actions.propose([*asked, whole], "ann", "analyst")
+    assert (key.part, key.mark, key.standing) == (Part.KEY, MARK, Standing.PENDING)
+    said = actions.statement(key.action_id)
+    assert said.decision == "PARTIAL_RESTRICTION" and "one key of the account" in said.limits
+    assert "one end user" in actions.statement(end_user.action_id).text()
+    assert actions.statement(account.action_id).decision == "ACCOUNT_SUSPENDED"
+    assert MARK not in said.text()
+
+
+@pytest.mark.parametrize("more", [{"part": Part.KEY}, {"mark": MARK}, {"part": Part.ACCOUNT, "mark": MARK}])
+def test_a_part_has_a_mark_and_nothing_else_has(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="has a mark"):
+        action(0, **more)
+
+
 # What the tables refuse
 
 
@@ -469,6 +526,7 @@ def test_the_real_audit_holds_an_entry_for_each_event(tmp_path: Path, state: Sta
         ("UPDATE actions SET needed = 0 WHERE action_id = 'A-0'", "never waived"),
         ("UPDATE actions SET standing = 'due' WHERE action_id = 'A-1'", "has ended has ended"),
         ("UPDATE actions SET expires_at = '2099-01-01'", "only the standing"),
+        ("UPDATE actions SET part = 'key', mark = 'ab'", "only the standing"),
         ("DELETE FROM actions", "never deleted"),
         ("UPDATE action_events SET who = 'bob'", "never edited"),
         ("DELETE FROM action_events", "never deleted"),

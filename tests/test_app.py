@@ -25,7 +25,9 @@ from stillwatch.errors import Terminal, Transient
 from stillwatch.serving import newest, rounds, snapshot
 from stillwatch.serving.access import RIGHTS, Role
 from stillwatch.serving.app import ROUTES, build
+from stillwatch.serving.belonging import Belongings
 from stillwatch.serving.edge import OUR_HEADER, Route
+from stillwatch.serving.gateways import hashed
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Overseen, Status
 from stillwatch.serving.rounds import Loop
@@ -441,6 +443,79 @@ def test_a_person_proposes_what_they_have_looked_at(serve: Callable[..., Server]
     assert {e.deed.who for e in server.events("action.proposed")} == {"a-analyst"}
 
 
+def test_a_person_narrows_an_action_to_a_key_or_an_end_user(serve: Callable[..., Server], folder: Path) -> None:
+    server = serve(policy="rules = []")
+    secret, wish = "sk-canary-0815", {"rung": "verify", "reason": "one key is resold", "accounts": ["acme"]}
+    key = hashed(secret)
+    looked = server.post("/api/actions?preview=true", {**wish, "key": key}, Role.ANALYST)
+    assert (looked["count"], looked["part"], looked["already"]) == (1, "key", {})
+    made = [
+        server.post("/api/actions", {**wish, **more}, Role.ANALYST)["proposed"][0]
+        for more in ({"key": key}, {"end_user": "eve-canary-4711", "rung": "throttle"})
+    ]
+    assert [a["part"] for a in made] == ["key", "end_user"]
+    server.post("/api/actions/sign", {"actions": [a["action_id"] for a in made]}, Role.APPROVER)
+    assert server.round() == {}
+
+    def asked(**who: str) -> Any:
+        got = server.ask("GET", "/v1/in-force", Role.GATEWAY, params=who)
+        return got.json()["rung"], got.json()["part"]
+
+    assert asked(account="acme", secret=secret) == ("verify", "key")
+    assert asked(key=key) == ("verify", "key")
+    assert asked(account="acme", end_user="eve-canary-4711") == ("throttle", "end_user")
+    assert asked(account="acme", key=key, end_user="eve-canary-4711") == ("verify", "key")
+    for others in (
+        {"account": "acme"},
+        {"account": "acme", "secret": "sk-2"},
+        {"account": "b", "end_user": "eve-canary-4711"},
+    ):
+        assert asked(**others) == (None, None), others
+    again = server.post("/api/actions?preview=true", {**wish, "key": key}, Role.ANALYST)
+    assert again["already"] == {"verify": 1}
+    assert "one key of the account" in server.get(f"/api/statement/{made[0]['action_id']}")["limits"]
+    assert server.round() == {}
+    known = snapshot.load(server.services.home.in_force, derived(server.services.privacy, "in force"))
+    assert known.faults == () and known.table == server.services.decisions.table
+
+    server.post("/api/actions/undo", {"actions": [made[0]["action_id"]], "reason": "a mistake"}, Role.APPROVER)
+    assert asked(key=key) == (None, None)
+    written = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
+    assert made[0]["mark"].encode() in written
+    assert b"canary" not in written and key.encode() not in written
+
+
+def test_a_gateway_that_knows_no_account_is_answered_by_what_the_log_has_said(serve: Callable[..., Server]) -> None:
+    server = serve(policy="rules = []")
+    wish = {"rung": "verify", "reason": "a ring", "accounts": ["a0"]}
+    (action,) = server.post("/api/actions", wish, Role.ANALYST)["proposed"]
+    server.post("/api/actions/sign", {"actions": [action["action_id"]]}, Role.APPROVER)
+    assert server.round() == {}
+
+    def asked(**who: str) -> Any:
+        return server.ask("GET", "/v1/in-force", Role.GATEWAY, params=who).json()["rung"]
+
+    assert (asked(end_user="eve"), asked(secret="sk-1")) == (None, None)
+    lines = body(1, end_user="eve") + body(1, end_user="bob", exchange_id="e9", account_id="a9")
+    sent_as = {"content-type": "application/x-ndjson"}
+    assert server.ask("POST", "/ingest/exchanges", Role.INGEST, content=lines, headers=sent_as).status_code == 200
+    said = json.dumps([
+        {"account_id": "a0", "plan": "free", "keys": [hashed("sk-1"), "no digest"]},
+        {"class_uid": 3001, "activity_id": 3, "time": 1767225600000, "user": {"uid": "a0"},
+         "unmapped": {"keys": [hashed("sk-2")]}},
+    ])  # fmt: skip
+    taken = server.ask(
+        "POST", "/ingest/accounts", Role.INGEST, content=said, headers={"content-type": "application/json"}
+    )
+    assert taken.status_code == 200 and taken.json()["unknown_fields"] == []
+    assert [asked(end_user="eve"), asked(secret="sk-1"), asked(secret="sk-2")] == ["verify"] * 3
+    assert [asked(end_user="bob"), asked(secret="sk-3"), asked(account="a9", secret="sk-1")] == [None] * 3
+    assert server.round() == {}
+    assert 'stillwatch_belongings{what="known"} 4' in server.ask("GET", "/metrics", Role.METRICS).text
+    again = Belongings(server.services.home.folder / "belongings.jsonl", server.services.marks)
+    assert again.owner("", "eve") == "a0"
+
+
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
@@ -451,6 +526,13 @@ def test_a_person_proposes_what_they_have_looked_at(serve: Callable[..., Server]
         ({"rung": "throttle", "reason": "r", "accounts": ["a"], "settings": {"x": 1}}, "has no setting"),
         ({"rung": "throttle", "reason": "r", "accounts": ["a"], "lasts": "ever"}, "is no length"),
         ({"rung": "throttle", "reason": "r", "accounts": ["a"], "extra": 1}, "unknown fields: extra"),
+        ({"rung": "throttle", "reason": "r", "accounts": ["a", "b"], "end_user": "e"}, "one of one account"),
+        (
+            {"rung": "throttle", "reason": "r", "accounts": ["a"], "end_user": "e", "key": "0" * 64},
+            "one of one account",
+        ),
+        ({"rung": "throttle", "reason": "r", "accounts": ["a"], "key": "sk-1"}, "the SHA-256"),
+        ({"rung": "throttle", "reason": "r", "accounts": ["a"], "end_user": 7}, "must be a text"),
         ([], "is no JSON object"),
     ],
 )

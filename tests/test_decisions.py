@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillwatch.errors import Terminal, UsageError
+from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.responders import Buckets
 from stillwatch.serving import snapshot
+from stillwatch.serving.belonging import Belongings
 from stillwatch.serving.decisions import Decisions, Table
 from stillwatch.serving.gateways import hashed
-from stillwatch.types import InForce, Rung
+from stillwatch.serving.marks import Marks
+from stillwatch.types import InForce, Part, Rung
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 KEY = b"a key that only the server has"
+MARKS = Marks(KEY)
 
 
 def held(rung: Rung, who: str = "acme", *, ends_in_h: float = 1, **settings: Any) -> InForce:
@@ -49,9 +54,11 @@ def test_who_is_unknown_passes_and_is_counted() -> None:
 
 def test_the_strictest_of_account_key_and_end_user_wins() -> None:
     table = Table(
-        {"acme": held(Rung.PROTECT)}, {"k": held(Rung.SUSPEND, "by key")}, {"eve": held(Rung.THROTTLE, "by end user")}
+        {"acme": held(Rung.PROTECT)},
+        {MARKS.key("k"): held(Rung.SUSPEND, "by key")},
+        {MARKS.end_user("acme", "eve"): held(Rung.THROTTLE, "by end user")},
     )
-    decisions = Decisions(table)
+    decisions = Decisions(table, marks=MARKS)
     assert decisions.ask("acme", "", "", NOW).rung is Rung.PROTECT
     assert decisions.ask("acme", "", "eve", NOW).rung is Rung.THROTTLE
     assert decisions.ask("acme", "k", "eve", NOW).rung is Rung.SUSPEND
@@ -61,7 +68,8 @@ def test_the_strictest_of_account_key_and_end_user_wins() -> None:
 def test_an_account_that_is_named_by_its_key_is_found_by_the_key() -> None:
     key = hashed("sk-1")
     decisions = Decisions(
-        Table({key: held(Rung.SUSPEND, key, ends_in_h=1)}, {key: held(Rung.PROTECT, key, ends_in_h=3)})
+        Table({key: held(Rung.SUSPEND, key, ends_in_h=1)}, {MARKS.key(key): held(Rung.PROTECT, key, ends_in_h=3)}),
+        marks=MARKS,
     )
     assert decisions.ask("whoever pays", key, "", NOW).rung is Rung.SUSPEND
     assert decisions.ask("whoever pays", key, "", NOW + timedelta(hours=2)).rung is Rung.PROTECT
@@ -73,14 +81,93 @@ def test_an_account_that_is_named_by_its_key_is_found_by_the_key() -> None:
     assert shadowed.counts.shadow[Rung.SUSPEND] == 1
 
 
+def test_an_end_user_is_one_of_its_account_and_nobody_elses() -> None:
+    suspended = held(Rung.SUSPEND, "by end user")
+    table = Table(
+        end_users={MARKS.end_user("acme", "eve"): suspended, MARKS.end_user(hashed("sk-1"), "bob"): suspended}
+    )
+    decisions = Decisions(table, marks=MARKS)
+    assert decisions.ask("acme", "", "eve", NOW) is suspended
+    for others in (("other", "", "eve"), ("acme", "", "adam"), ("acme", "", ""), ("", "", "eve"), ("acmee", "", "ve")):
+        assert decisions.ask(*others, NOW) is None, others
+    # Where the log names accounts by their keys, an end user is one of the key's.
+    assert decisions.ask("team", hashed("sk-1"), "bob", NOW) is suspended
+    assert Decisions(table, marks=Marks(b"another")).ask("acme", "", "eve", NOW) is None
+
+
+def test_who_is_known_by_key_or_end_user_alone_is_asked_for_by_account(tmp_path: Path) -> None:
+    key, slow = hashed("sk-1"), held(Rung.THROTTLE, "by end user")
+    known = Belongings(tmp_path / "b.jsonl", MARKS)
+    table = Table({"acme": held(Rung.SUSPEND)}, end_users={MARKS.end_user("calm", "cec"): slow})
+    decisions = Decisions(table, marks=MARKS, owner=known.owner)
+    assert decisions.ask("", key, "", NOW) is None
+    known.learn_keys([("acme", key), ("calm", hashed("sk-2"))])
+    known.learn([exchanges([("acme", "eve"), ("calm", "cec"), ("acme", "both"), ("calm", "both"), ("calm", None)])])
+    assert decisions.ask("", key, "", NOW).rung is Rung.SUSPEND
+    assert decisions.ask("", "", "eve", NOW).rung is Rung.SUSPEND
+    assert decisions.ask("", "", "cec", NOW) is slow
+    assert decisions.ask("", "", "both", NOW) is None, "of two accounts is of none"
+    assert decisions.ask("calm", key, "", NOW) is None, "the account that is named is believed"
+    assert decisions.ask("", hashed("sk-2"), "eve", NOW) is None, "the key says whose it is, the end user then does not"
+    assert (len(known), known.shared) == (5, 1)
+
+
+def exchanges(pairs: list[tuple[str, str | None]]) -> pa.RecordBatch:
+    accounts, end_users = zip(*pairs)
+    return pa.RecordBatch.from_pydict(
+        {"account_id": pa.array(accounts, pa.string()), "end_user": pa.array(end_users, pa.string())}
+    )
+
+
+def test_whose_they_are_outlives_a_restart_in_a_file_of_marks(tmp_path: Path) -> None:
+    file = tmp_path / "b.jsonl"
+    known = Belongings(file, MARKS)
+    known.write()
+    assert not file.exists()
+    known.learn([exchanges([("acme", "eve-4711")])])
+    known.write()
+    known.learn([exchanges([("other", "eve-4711"), ("acme", "adam")])])
+    known.learn_keys([("acme", hashed("sk-1"))])
+    known.write()
+    known.write()
+    assert len(file.read_text().splitlines()) == 4
+    assert "4711" not in file.read_text() and hashed("sk-1") not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    with file.open("a") as torn:
+        torn.write('["cut o')
+    again = Belongings(file, MARKS)
+    assert [again.owner("", "eve-4711"), again.owner("", "adam"), again.owner(hashed("sk-1"), "")] == [
+        "",
+        "acme",
+        "acme",
+    ]
+    assert (len(again), again.shared) == (3, 1)
+    assert file.read_text().endswith("\n") and len(file.read_text().splitlines()) == 3
+    assert Belongings(file, Marks(b"another")).owner("", "adam") == ""
+
+
+def test_what_is_known_of_belongings_is_bounded_and_kept_where_it_cannot_be_written(tmp_path: Path) -> None:
+    known = Belongings(tmp_path / "none" / "b.jsonl", MARKS, most=3)
+    known.learn([exchanges([(f"a{n}", f"u{n}") for n in range(3)])])
+    known.learn([exchanges([("a9", "u9"), ("a9", "x" * 1000), ("a9", "")])])
+    assert (len(known), known.forgotten) == (3, 1)
+    with pytest.raises(Transient, match="cannot be written"):
+        known.write()
+    (tmp_path / "none").mkdir()
+    known.write()
+    assert Belongings(tmp_path / "none" / "b.jsonl", MARKS).owner("", "u9") == "a9"
+
+
 def test_of_two_throttles_the_slower_one_wins() -> None:
     slow, fast = held(Rung.THROTTLE, requests_per_minute=5), held(Rung.THROTTLE, "k", requests_per_minute=50)
-    assert Decisions(Table({"acme": slow}, {"k": fast})).ask("acme", "k", "", NOW) is slow
-    assert Decisions(Table({"acme": fast}, {"k": slow})).ask("acme", "k", "", NOW) is slow
+    k = MARKS.key("k")
+    assert Decisions(Table({"acme": slow}, {k: fast}), marks=MARKS).ask("acme", "k", "", NOW) is slow
+    assert Decisions(Table({"acme": fast}, {k: slow}), marks=MARKS).ask("acme", "k", "", NOW) is slow
 
 
 def test_what_has_expired_does_not_count_even_where_it_is_stricter() -> None:
-    decisions = Decisions(Table({"acme": held(Rung.SUSPEND)}, {"k": held(Rung.PROTECT, ends_in_h=3)}))
+    table = Table({"acme": held(Rung.SUSPEND)}, {MARKS.key("k"): held(Rung.PROTECT, ends_in_h=3)})
+    decisions = Decisions(table, marks=MARKS)
     later = NOW + timedelta(hours=1)
     assert decisions.ask("acme", "k", "", later - timedelta(seconds=1)).rung is Rung.SUSPEND
     assert decisions.ask("acme", "k", "", later).rung is Rung.PROTECT
@@ -110,13 +197,14 @@ def test_an_end_without_a_zone_is_refused_when_the_table_comes_not_when_it_is_as
 @given(st.lists(st.tuples(st.sampled_from(list(Rung)), st.integers(-3, 3)), min_size=3, max_size=3))
 def test_the_answer_is_what_a_plain_maximum_says(held_by: list[tuple[Rung, int]]) -> None:
     account, key, end_user = (held(rung, f"w{i}", ends_in_h=h) for i, (rung, h) in enumerate(held_by))
-    answer = Decisions(Table({"a": account}, {"k": key}, {"e": end_user})).ask("a", "k", "e", NOW)
+    table = Table({"a": account}, {MARKS.key("k"): key}, {MARKS.end_user("a", "e"): end_user})
+    answer = Decisions(table, marks=MARKS).ask("a", "k", "e", NOW)
     alive = [i for i in (account, key, end_user) if i.expires_at > NOW]
     assert (answer.rung.height if answer else -1) == max((i.rung.height for i in alive), default=-1)
 
 
 def test_a_question_never_sees_half_a_table() -> None:
-    tables = [Table({"acme": held(rung)}, {"k": held(rung)}) for rung in (Rung.PROTECT, Rung.SUSPEND)]
+    tables = [Table({"acme": held(rung)}, {MARKS.key("k"): held(rung)}) for rung in (Rung.PROTECT, Rung.SUSPEND)]
     decisions, stop, torn = Decisions(tables[0]), threading.Event(), []
 
     def ask() -> None:
@@ -220,8 +308,8 @@ def test_buckets_are_bounded_and_the_longest_unused_goes() -> None:
 
 TABLE = Table(
     {f"acct-{i}": held(list(Rung)[i % 6], f"acct-{i}", requests_per_minute=i) for i in range(40)},
-    {"ab" * 32: held(Rung.SUSPEND, "bad key")},
-    {"eve": held(Rung.THROTTLE, 'a "quoted" ünïcode')},
+    {"ab" * 16: replace(held(Rung.SUSPEND, "bad key"), part=Part.KEY, mark="ab" * 16)},
+    {"cd" * 16: replace(held(Rung.THROTTLE, 'a "quoted" ünïcode'), part=Part.END_USER, mark="cd" * 16)},
     {"shady": held(Rung.RESTRICT, "shady")},
 )
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from stillwatch import responders
 from stillwatch.errors import UsageError
 from stillwatch.responders import DIALECTS, change_request
-from stillwatch.serving.decisions import Decisions, Table
+from stillwatch.serving.decisions import UNKEYED, Decisions, Table
 from stillwatch.serving.gateways import App, Caller, Gate, Receive, Scope, Send, Wiring, asgi, in_force, litellm_hook
 from stillwatch.serving.gateways.edits import LITELLM, REWRITE, edits
 from stillwatch.serving.gateways.ext_authz import ext_authz
@@ -49,8 +49,8 @@ TABLE = Table(
         "limited": held(Rung.RESTRICT, "limited", models=["small-*"]),
         "gone": held(Rung.SUSPEND, "gone"),
     },
-    {KEY: held(Rung.SUSPEND, "by-key")},
-    {"eve": held(Rung.SUSPEND, "by-end-user")},
+    {UNKEYED.key(KEY): held(Rung.SUSPEND, "by-key")},
+    {UNKEYED.end_user(who, "eve"): held(Rung.SUSPEND, "by-end-user") for who in ("watched", "calm")},
 )
 
 
@@ -262,7 +262,8 @@ def test_litellm_passes_unknown_accounts_and_blocks_suspended_ones(gate: Gate) -
     [
         ({"user_api_key_user_id": None, "user_api_key_team_id": "gone"}, "BLOCKED"),
         ({"user_api_key_hash": KEY}, "BLOCKED"),
-        ({"user_api_key_end_user_id": "eve"}, "BLOCKED"),
+        ({"user_api_key_user_id": "calm", "user_api_key_end_user_id": "eve"}, "BLOCKED"),
+        ({"user_api_key_user_id": "other", "user_api_key_end_user_id": "eve"}, "NONE"),
         ({"user_api_key_user_id": 7, "user_api_key_hash": ["x"]}, "NONE"),
         ({"user_api_key_alias": "gone"}, "NONE"),
         ({}, "NONE"),
@@ -379,7 +380,8 @@ def test_in_force_says_nothing_of_the_unknown_and_all_of_the_known(gate: Gate) -
     assert left <= said["expires_in_s"] <= left + 60
     assert datetime.fromisoformat(said["expires_at"]) == TABLE.accounts["shielded"].expires_at
     assert asked(gate, secret=SECRET)["case"] == "case-by-key"
-    assert asked(gate, end_user="eve")["refusal"]["status"] == 403
+    assert asked(gate, account="calm", end_user="eve")["refusal"]["status"] == 403
+    assert asked(gate, account="other", end_user="eve")["refusal"] is None
 
 
 def test_in_force_takes_from_the_bucket_only_when_told_to(gate: Gate) -> None:

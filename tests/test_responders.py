@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +31,7 @@ from stillwatch.responders import (
     refusal,
 )
 from stillwatch.testing import ASKED, check_responder
-from stillwatch.types import InForce, Rung
+from stillwatch.types import InForce, Part, Rung
 
 RESPONDERS: dict[str, Responder] = discover("responders")
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -275,6 +276,26 @@ def test_a_refused_request_takes_nothing_from_the_bucket() -> None:
     for _ in range(50):
         answer_request(held(Rung.SUSPEND, requests_per_minute=6), "vllm", NOW, asked)
     assert answer_request(held(Rung.THROTTLE, requests_per_minute=6), "vllm", NOW, asked) is None
+
+
+def test_a_key_is_slowed_down_by_itself_and_told_so() -> None:
+    one, other = (replace(held(Rung.THROTTLE, requests_per_minute=6, burst=1.0), part=Part.KEY, mark=m) for m in "ab")
+    asked = usage()
+    assert answer_request(one, "openai_chat", NOW, asked) is None
+    refused = answer_request(one, "openai_chat", NOW, asked)
+    assert message_of(refused).startswith("This key may make")
+    assert refused.headers["ratelimit-policy"].startswith('"key";')
+    assert answer_request(other, "openai_chat", NOW, asked) is None, "another key's bucket was emptied"
+    assert answer_request(held(Rung.THROTTLE, requests_per_minute=6), "openai_chat", NOW, asked) is None
+
+
+@pytest.mark.parametrize("rung", [Rung.VERIFY, Rung.RESTRICT, Rung.SUSPEND])
+@pytest.mark.parametrize(
+    ("part", "said"), [(Part.KEY, "This key "), (Part.END_USER, "This user "), (Part.ACCOUNT, "This account ")]
+)
+def test_who_is_refused_is_told_what_of_the_account(rung: Rung, part: Part, said: str) -> None:
+    on_it = replace(held(rung, models=["none"]), part=part, mark="" if part is Part.ACCOUNT else "m")
+    assert message_of(answer_request(on_it, "openai_chat", NOW, usage())).startswith(said)
 
 
 # Verify, restrict, suspend

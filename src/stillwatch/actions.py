@@ -21,7 +21,7 @@ from stillwatch.errors import Terminal, UsageError
 from stillwatch.responders import ladder
 from stillwatch.statements import PERSON, Statement, Wording, statement_of
 from stillwatch.store.state import Judgement, State
-from stillwatch.types import Action, InForce, Rung, Standing
+from stillwatch.types import Action, InForce, Part, Rung, Standing
 
 RULE, SYSTEM, APPROVER, REVIEWER, ACCOUNT = "rule", "system", "approver", "reviewer", "account"
 """Roles under which things are done."""
@@ -220,15 +220,16 @@ class Actions:
     # Beginning and ending
 
     def start_due(self, now: datetime) -> list[Action]:
-        """Put in force what is due and has begun; an action of the same rule on the same account is replaced by it."""
+        """Put in force what is due and has begun; an action of the same rule on the same account, or part of it, is replaced
+        by it."""
         doing = _Doing(SYSTEM, SYSTEM, now)
         with self._state.transaction():
             due = self._rows(
                 "standing", [Standing.DUE.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
             )
-            last = {(r.action.account_id, r.action.rule): r for r in due}
+            last = {_place(r.action): r for r in due}
             older = self._rows("account_id", [r.action.account_id for r in due], "AND standing = 'in_force'")
-            replaced = [r for r in (*older, *due) if (newer := last.get((r.action.account_id, r.action.rule))) is not None
+            replaced = [r for r in (*older, *due) if (newer := last.get(_place(r.action))) is not None
                         and newer is not r]  # fmt: skip
             self._carry_out([_moved(r, Standing.REPLACED, doing) for r in replaced])
             self._carry_out([_moved(r, Standing.IN_FORCE, doing) for r in last.values()])
@@ -325,25 +326,30 @@ class Actions:
     # Asking
 
     def in_force(self, now: datetime) -> dict[str, InForce]:
-        """What holds for each account now: the strictest rung, with the settings of milder ones below its own.
+        """What holds for each account as a whole now: see ``holding``."""
+        return self.holding(now)[Part.ACCOUNT]
 
-        Where a person has decided on an account, that alone counts.
+    def holding(self, now: datetime) -> dict[Part, dict[str, InForce]]:
+        """What holds now, by account, and by the marks of keys and of end users: the strictest rung, with the settings of milder
+        ones below its own. Where a person has decided on one of these, that alone counts for it.
         """
         rows = self._rows(
             "standing", [Standing.IN_FORCE.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
         )
-        return _strictest([r.action for r in rows])
+        return {part: _strictest([r.action for r in rows if r.action.part is part]) for part in Part}
 
     def shadows(self, now: datetime) -> dict[str, InForce]:
-        """What would hold for each account if what is in shadow were not."""
+        """What would hold for each account as a whole if what is in shadow were not."""
         rows = self._rows(
-            "standing", [Standing.SHADOW.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
-        )
+            "standing", [Standing.SHADOW.value], "AND part = 'account' AND starts_at <= ? AND expires_at > ?", _text(now),
+            _text(now),
+        )  # fmt: skip
         return _strictest([r.action for r in rows])
 
     def known(self, now: datetime) -> tuple[Action, ...]:
-        """Every action that has not run out, whatever its standing, oldest first: what ``policy.decide`` is to know."""
-        return tuple(r.action for r in self._query("expires_at > ?", [_text(now)]))
+        """Every action on an account as a whole that has not run out, whatever its standing, oldest first: what
+        ``policy.decide`` is to know. What a person did to one key says nothing of the rest."""
+        return tuple(r.action for r in self._query("part = 'account' AND expires_at > ?", [_text(now)]))
 
     def standing(self, *standings: Standing) -> list[Action]:
         """Actions with one of these standings, oldest first; all living ones if none is given."""
@@ -431,11 +437,13 @@ def act_of_person(
     *,
     campaign_id: str = "",
     settings: Mapping[str, Any] | None = None,
+    part: Part = Part.ACCOUNT,
+    mark: str = "",
 ) -> Action:
-    """The action that a person proposes for an account; ``reason`` is what the account is told."""
+    """The action that a person proposes for an account, or a part of it; ``reason`` is what the account is told."""
     return Action(
         action_id=f"A-{uuid4().hex[:16]}",
-        key=f"{PERSON}|{account_id}|{rung}|{_text(now)}",
+        key=f"{PERSON}|{account_id}|{rung}|{_text(now)}{'|' if mark else ''}{mark}",
         account_id=account_id,
         campaign_id=campaign_id,
         rung=rung,
@@ -447,7 +455,14 @@ def act_of_person(
         expires_at=now + lasts,
         settings=ladder()[rung.height].filled(settings or {}),
         needed=int(rung is not Rung.OBSERVE),
+        part=part,
+        mark=mark,
     )
+
+
+def _place(action: Action) -> tuple[str, Part, str, str]:
+    """Where an action stands: another one there replaces it."""
+    return action.account_id, action.part, action.mark, action.rule
 
 
 def _check_proposals(actions: Sequence[Action], role: str) -> None:
@@ -507,6 +522,7 @@ def _facts(action: Action, reason: str, **more: Any) -> dict[str, Any]:
         "rung": action.rung.value,
         "rule": action.rule,
         "reason": reason,
+        **({} if action.part is Part.ACCOUNT else {"part": action.part.value, "mark": action.mark}),
         **more,
     }
 
@@ -552,11 +568,12 @@ def _proposed(action: Action, doing: _Doing) -> _Step:
     def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield (
             "INSERT INTO actions (action_id, key, account_id, campaign_id, rung, rule, reason, proposer, proposed_at, starts_at, "
-            "expires_at, settings, needed, standing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "expires_at, settings, needed, standing, part, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 action.action_id, action.key, action.account_id, action.campaign_id, action.rung.value, action.rule,
                 action.reason, doing.who, _text(action.proposed_at), _text(action.starts_at), _text(action.expires_at),
                 json.dumps(dict(action.settings), ensure_ascii=False), action.needed, action.standing.value,
+                action.part.value, action.mark,
             ),
         )  # fmt: skip
         yield from said.statements(number)
@@ -599,10 +616,11 @@ def _appeal_row(appeal: Appeal, event: str, doing: _Doing, number: int) -> tuple
 
 
 def _strictest(actions: Iterable[Action]) -> dict[str, InForce]:
-    by_account: dict[str, list[Action]] = {}
+    """What holds, by the account, or by the mark of a part of one."""
+    found: dict[str, list[Action]] = {}
     for action in actions:
-        by_account.setdefault(action.account_id, []).append(action)
-    return {account_id: _holding(found) for account_id, found in by_account.items()}
+        found.setdefault(action.mark or action.account_id, []).append(action)
+    return {name: _holding(on_it) for name, on_it in found.items()}
 
 
 def _holding(actions: Sequence[Action]) -> InForce:
@@ -611,7 +629,9 @@ def _holding(actions: Sequence[Action]) -> InForce:
     climbing = sorted(counting, key=lambda a: (a.rung.height, a.expires_at, a.action_id))
     top = climbing[-1]
     settings = {name: value for a in climbing for name, value in a.settings.items()}
-    return InForce(top.account_id, top.rung, top.action_id, top.campaign_id, top.expires_at, settings)
+    return InForce(
+        top.account_id, top.rung, top.action_id, top.campaign_id, top.expires_at, settings, top.part, top.mark
+    )
 
 
 def _row(r: Mapping[str, Any]) -> _Row:
@@ -630,6 +650,8 @@ def _row(r: Mapping[str, Any]) -> _Row:
         settings=json.loads(r["settings"]),
         needed=r["needed"],
         signatures=tuple(json.loads(r["signers"])),
+        part=Part(r["part"]),
+        mark=r["mark"],
     )
     return _Row(action, r["proposer"])
 

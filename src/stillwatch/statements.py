@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stillwatch.responders import ladder
-from stillwatch.types import Action, Rung
+from stillwatch.types import Action, Part, Rung
 
 PERSON = "person"
 """The ``rule`` of an action that somebody decided on."""
@@ -81,15 +81,28 @@ DECISIONS = {
 }
 
 
+ONLY = {
+    Part.ACCOUNT: "",
+    Part.KEY: " This concerns one key of the account, and no other.",
+    Part.END_USER: " This concerns one end user of the account, and nobody else of it.",
+}
+
+
+def _decision(action: Action) -> str:
+    """The kind of restriction; on a part of an account it is a partial one at most."""
+    decision = DECISIONS[action.rung]
+    return decision if action.part is Part.ACCOUNT or decision == "none" else "PARTIAL_RESTRICTION"
+
+
 def statement_of(action: Action, wording: Wording) -> Statement:
     """What the account is told about this action."""
-    told = {r.rung: r.told for r in ladder()}
+    told = {r.rung: f"{r.told}{ONLY[action.part]}" for r in ladder()}
     appeal, case_url = (u.replace("{case}", action.action_id) for u in (wording.appeal_url, wording.case_url))
     how = f"at {appeal}" if appeal else f"through support, naming the case {action.action_id}"
     return Statement(
         case=action.action_id,
         account_id=action.account_id,
-        decision=DECISIONS[action.rung],
+        decision=_decision(action),
         limits=told[action.rung],
         facts=action.reason,
         ground=wording.ground,

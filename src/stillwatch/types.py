@@ -215,12 +215,26 @@ class Standing(StrEnum):
     """By another one on the same account."""
 
 
+class Part(StrEnum):
+    """What of an account an action is on: all of it, one of its keys, or one of its own end users."""
+
+    ACCOUNT = "account"
+    KEY = "key"
+    END_USER = "end_user"
+
+    @property
+    def said(self) -> str:
+        """The word for it in a sentence to whom it concerns."""
+        return "user" if self is Part.END_USER else self.value
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One response to one account. Times are UTC; ``settings`` are the rung's own, such as ``requests_per_minute``.
 
-    ``rule`` is the policy's rule, or ``person`` where somebody decided. ``reason`` is what the account is told.
-    ``needed`` is how many people must sign; ``signatures`` who has. Two actions with one ``key`` are one.
+    With another ``part`` than all of the account it is on a key or an end user of it, and ``mark`` is the keyed hash of that.
+    ``rule`` is the policy's rule, or ``person`` where somebody decided. ``reason`` is what the account is told. ``needed`` is how
+    many people must sign; ``signatures`` who has. Two actions with one ``key`` are one.
     """
 
     action_id: str
@@ -237,8 +251,12 @@ class Action:
     settings: Mapping[str, Any] = field(default_factory=dict)
     needed: int = 0
     signatures: tuple[str, ...] = ()
+    part: Part = Part.ACCOUNT
+    mark: str = ""
 
     def __post_init__(self) -> None:
+        if (self.part is Part.ACCOUNT) != (not self.mark):
+            raise ValueError(f"action {self.action_id!r}: a key or an end user has a mark, and nothing else has")
         if any(t.tzinfo is None for t in (self.proposed_at, self.starts_at, self.expires_at)):
             raise ValueError(f"action {self.action_id!r}: its times have no zone")
         if not self.starts_at < self.expires_at:
@@ -247,7 +265,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What holds for one account now: all that a gateway is told."""
+    """What holds for one account now, or for a ``part`` of it by its ``mark``: all that a gateway is told."""
 
     account_id: str
     rung: Rung
@@ -255,3 +273,10 @@ class InForce:
     campaign_id: str
     expires_at: datetime
     settings: Mapping[str, Any] = field(default_factory=dict)
+    part: Part = Part.ACCOUNT
+    mark: str = ""
+
+    @property
+    def subject(self) -> str:
+        """A name for exactly what this holds for, under which its requests are counted."""
+        return self.account_id if self.part is Part.ACCOUNT else f"{self.account_id}\0{self.part}\0{self.mark}"

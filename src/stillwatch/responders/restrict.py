@@ -19,7 +19,7 @@ def answer(in_force: InForce, dialect: str, now: datetime, usage: Usage) -> Answ
         return None
     appeal = appeal_url(in_force)
     where = f" To appeal: {appeal}" if appeal else ""
-    message = f"This account may not use this model at present (case {in_force.action_id}).{where}"
+    message = f"This {in_force.part.said} may not use this model at present (case {in_force.action_id}).{where}"
     return refusal(403, "permission", message, dialect)
 
 

@@ -12,7 +12,7 @@ def answer(in_force: InForce, dialect: str, now: datetime, usage: Usage) -> Answ
     """403 with the case and the page to appeal at."""
     appeal = appeal_url(in_force)
     where = f"To appeal: {appeal}" if appeal else "To appeal, contact support and name the case."
-    message = f"This account is suspended (case {in_force.action_id}). {where}"
+    message = f"This {in_force.part.said} is suspended (case {in_force.action_id}). {where}"
     return refusal(403, "permission", message, dialect, {"link": f'<{appeal}>; rel="help"'} if appeal else None)
 
 

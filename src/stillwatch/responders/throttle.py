@@ -17,16 +17,16 @@ def answer(in_force: InForce, dialect: str, now: datetime, usage: Usage) -> Answ
     """429 where the account's bucket is empty, else None; takes one request from the bucket."""
     per_minute = float(RESPONDER.setting(in_force.settings, "requests_per_minute"))
     burst = float(RESPONDER.setting(in_force.settings, "burst") or max(per_minute, 1))
-    _, wait_s = usage.bucket.take(in_force.account_id, per_minute, burst)
+    _, wait_s = usage.bucket.take(in_force.subject, per_minute, burst)
     if not wait_s:
         return None
     seconds = max(math.ceil(wait_s), 1)
     headers = {
         "retry-after": str(seconds),
-        "ratelimit-policy": f'"account";q={math.ceil(burst)};w={max(math.ceil(burst * 60 / per_minute), 1)}',
-        "ratelimit": f'"account";r=0;t={seconds}',
+        "ratelimit-policy": f'"{in_force.part.said}";q={math.ceil(burst)};w={max(math.ceil(burst * 60 / per_minute), 1)}',
+        "ratelimit": f'"{in_force.part.said}";r=0;t={seconds}',
     }
-    message = f"This account may make {per_minute:g} requests a minute. Try again in {seconds} s."
+    message = f"This {in_force.part.said} may make {per_minute:g} requests a minute. Try again in {seconds} s."
     return refusal(429, "rate_limit", message, dialect, headers)
 
 

@@ -10,15 +10,16 @@ from datetime import datetime, timedelta
 from stillwatch.responders import BEARER, Answer, Responder, Setting, Usage, refusal
 from stillwatch.types import InForce
 
-ASKED = "This account must be verified before it can go on"
+ASKED = "must be verified before it can go on"
 
 
 def answer(in_force: InForce, dialect: str, now: datetime, usage: Usage) -> Answer | None:
     """401 with a step-up challenge for a bearer token, 403 with the page for an API key; None for who has stepped up."""
+    asked = f"This {in_force.part.said} {ASKED}"
     if usage.credential != BEARER:
         url = RESPONDER.setting(in_force.settings, "verification_url")
         where = f": {url}" if url else f". Contact support and name the case {in_force.action_id}."
-        return refusal(403, "permission", f"{ASKED}{where}", dialect, _link(url))
+        return refusal(403, "permission", f"{asked}{where}", dialect, _link(url))
     acr_values = RESPONDER.setting(in_force.settings, "acr_values")
     max_age = RESPONDER.setting(in_force.settings, "max_age")
     if usage.acr in acr_values.split() and _is_fresh(usage.authenticated_at, now, max_age):
@@ -28,7 +29,7 @@ def answer(in_force: InForce, dialect: str, now: datetime, usage: Usage) -> Answ
         f'error_description="A stronger and more recent sign-in is needed", '
         f'acr_values="{acr_values}", max_age="{max_age}"'
     )
-    return refusal(401, "authentication", f"{ASKED}: sign in again.", dialect, {"www-authenticate": challenge})
+    return refusal(401, "authentication", f"{asked}: sign in again.", dialect, {"www-authenticate": challenge})
 
 
 def _is_fresh(at: datetime | None, now: datetime, max_age: int) -> bool:

@@ -2,10 +2,12 @@
 
 Of OCSF (1.8) the classes ``account_change`` and ``authentication`` are read. What OCSF has no field for, such as a plan or
 a hash of the payment instrument, stands under its canonical name in ``unmapped``. An address of mail is cut to its domain.
+``keys``, the SHA-256 of an account's keys, are no column: they are kept as marks, for gateways that know the key alone.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from stillwatch.spool import ACCOUNT_EVENTS
 from stillwatch.tables import ACCOUNTS
 
 ACCOUNT_CHANGE, AUTHENTICATION = 3001, 3002
+SHA256 = re.compile(r"[0-9a-f]{64}")
 CREATED = 1
 """``activity_id`` of an account_change that creates an account."""
 TYPES = {c.name: c.type for c in ACCOUNT_EVENTS.columns}
@@ -72,6 +75,20 @@ def account_events(records: Records, path: Path, report: Report) -> pa.Table:
     return pa.Table.from_batches([_conformed(chunk, report)])
 
 
+def keys_of(records: Records) -> tuple[tuple[str, str], ...]:
+    """Accounts and their keys, as accounts in the canonical columns (or in ``unmapped`` of an event) name them in ``keys``: the
+    SHA-256 of each secret, in hex. What is no such digest is no key."""
+    found = []
+    for _, record in records:
+        account = as_text(record.get("account_id")) or _first(
+            record.get("user_result", record.get("user")), PATHS["account_id"]
+        )
+        keys = record.get("keys", dig(record, "unmapped.keys"))
+        if account and isinstance(keys, list):
+            found += [(account, key) for key in keys if isinstance(key, str) and SHA256.fullmatch(key)]
+    return tuple(found)
+
+
 def _row(record: Record, report: Report) -> Record | str:
     """The columns a record fills, or why it is refused."""
     kind = record.get("class_uid")
@@ -87,7 +104,7 @@ def _row(record: Record, report: Report) -> Record | str:
 
 
 def _canonical(record: Record, report: Report) -> Record:
-    for name in record.keys() - TYPES.keys():
+    for name in record.keys() - TYPES.keys() - {"keys"}:
         report.see_unknown(name, 1)
     # An account told of without a time is as it is now.
     return {"at": report.now.isoformat()} | _columns(record)

@@ -46,7 +46,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/ingest/exchanges", Right.INGEST, ingest.taking("exchanges"),
           "Exchanges in the canonical columns, a JSON object a line, an array or an object"),
     Route("POST", "/ingest/accounts", Right.INGEST, ingest.taking("accounts"),
-          "What is said of accounts: OCSF account_change and authentication events, or the columns of accounts"),
+          "What is said of accounts: OCSF account_change and authentication events, or the columns of accounts, with `keys`: the "
+          "SHA-256 of each of its keys, in hex"),
     # Gateways
     Route("*", "/ext_authz/{path:path}", Right.ASK_GATEWAY, Asking(lambda gate: ext_authz(gate, "/ext_authz")),
           "Envoy's ext_authz over HTTP: 200 lets the request pass, anything else refuses it; our token in X-Stillwatch-Token",
@@ -73,7 +74,9 @@ ROUTES: tuple[Route, ...] = (
           query={"standing": "only these, may be repeated", "account": "of this account", "campaign": "of this one", **LIMIT}),
     Route("POST", "/api/actions", Right.PROPOSE, people.propose,
           "Propose a rung for accounts; what is above observe waits for somebody else's signature",
-          fields={"accounts": "ids", "campaign": "or the accounts of a campaign", "rung": "a step of the ladder",
+          fields={"accounts": "ids", "campaign": "or the accounts of a campaign",
+                  "key": "of one account, only this key: the SHA-256 of its secret, in hex",
+                  "end_user": "of one account, only this end user", "rung": "a step of the ladder",
                   "reason": "what the account is told", "lasts": "how long, such as 7d", "settings": "the rung's own"},
           query=PREVIEW),
     Route("POST", "/api/actions/sign", Right.SIGN, people.sign, "Sign pending actions", fields=WHICH, query=PREVIEW),

@@ -39,8 +39,8 @@ MANIFEST = "manifest.json"
 COMPRESSIONS = {".tar.zst": "zstd", ".tar.gz": "gzip"}
 TRIES, PAUSE_S = 50, 0.1
 """How often a folder that changes under the copy is tried again, and the pause between, in seconds."""
-PLAIN = ("in_force.json", "serve.toml", "policy.toml")
-"""Files of the home copied as they are: each is replaced whole, never written into."""
+PLAIN = ("in_force.json", "serve.toml", "policy.toml", "belongings.jsonl")
+"""Files of the home copied as they are: each is replaced whole, or only added to, by lines of which a half one is passed over."""
 
 
 @dataclass(frozen=True, slots=True)

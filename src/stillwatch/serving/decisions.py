@@ -2,8 +2,9 @@
 
 The table is never changed, only replaced whole, by one assignment: a question sees the old table or the new one, nothing
 between. The answer is the strictest thing in force for the account, the key and the end user; what has expired does not count,
-and whoever is unknown passes. Nothing here raises a rung: if tables stop coming, the last one goes on being answered from, each
-answer is counted as stale and one alarm is given.
+and whoever is unknown passes. Keys and end users are found by keyed hashes; where only they are named, the account that the log
+has said they belong to is asked for too. Nothing here raises a rung: if tables stop coming, the last one goes on being answered
+from, each answer is counted as stale and one alarm is given.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from stillwatch.errors import UsageError
+from stillwatch.serving.marks import Marks
 from stillwatch.types import InForce, Rung
 
 KEY_NAME = re.compile(r"[0-9a-f]{64}")
@@ -27,11 +29,19 @@ STALE_AFTER_S = 900.0
 log = logging.getLogger(__name__)
 
 
+UNKEYED = Marks()
+
+
+def nobody(key: str, end_user: str) -> str:
+    """No account: nothing is known of whose a key or an end user is."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is in force, by account, by key and by end user.
+    """What is in force, by account, by the mark of a key and by that of an end user (``marks.Marks``).
 
-    A key is named by the SHA-256 of the secret, in hex, as LiteLLM names it; where traffic names accounts so, what holds for
+    A gateway names a key by the SHA-256 of the secret, in hex, as LiteLLM does; where traffic names accounts so, what holds for
     such an account holds for the key. ``shadows`` holds, by account, what would be in force if its rule were not in shadow:
     counted when asked for, never answered.
     """
@@ -97,6 +107,8 @@ class Decisions:
         self,
         table: Table | None = None,
         *,
+        marks: Marks = UNKEYED,
+        owner: Callable[[str, str], str] = nobody,
         stale_after_s: float = STALE_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
         alarm: Callable[[str], None] = log.warning,
@@ -104,6 +116,7 @@ class Decisions:
         if not stale_after_s > 0:
             raise UsageError(f"stale_after must be above 0 seconds: {stale_after_s}")
         self.counts = Counts()
+        self._marks, self._owner = marks, owner
         self._clock, self._alarm, self._stale_after_s = clock, alarm, stale_after_s
         self._ready = _Ready.of(Table() if table is None else table)
         self._stale_at = clock() + stale_after_s
@@ -128,17 +141,18 @@ class Decisions:
     def ask(self, account: str, key: str, end_user: str, now: datetime) -> InForce | None:
         """The strictest thing in force at ``now`` (UTC) for any of the three; None lets the request pass.
 
-        An empty name asks nothing. Of two equally strict the one that ends later is given.
+        An empty name asks nothing; without an account, the one that the key or the end user belongs to is asked for. An end user
+        is one of that account. Of two equally strict the one that ends later is given.
         """
         ready, counts = self._ready, self.counts
         counts.asked += 1
         if self._clock() > self._stale_at:
             self._count_stale()
+        if not account:
+            account = self._owner(key, end_user)
         best = None
-        for part, name in (
-            (ready.accounts, account), (ready.named_by_key, key), (ready.keys, key), (ready.end_users, end_user),
-        ):  # fmt: skip
-            if name and (held := part.get(name)) and held[1] > now and (best is None or held[0] > best[0]):
+        for held in self._held(ready, account, key, end_user):
+            if held and held[1] > now and (best is None or held[0] > best[0]):
                 best = held
         shadow = (ready.shadows.get(account) or ready.shadows.get(key)) if ready.shadows else None
         if shadow and shadow[1] > now:
@@ -147,6 +161,18 @@ class Decisions:
             return None
         counts.in_force[best[2].rung] += 1
         return best[2]
+
+    def _held(self, ready: _Ready, account: str, key: str, end_user: str) -> Iterator[Ranked | None]:
+        """What there is for each of the names."""
+        if account:
+            yield ready.accounts.get(account)
+        if key:
+            yield ready.named_by_key.get(key)
+        if key and ready.keys:
+            yield ready.keys.get(self._marks.key(key))
+        if end_user and ready.end_users:
+            for of in {account, key} - {""}:
+                yield ready.end_users.get(self._marks.end_user(of, end_user))
 
     def _count_stale(self) -> None:
         self.counts.stale += 1

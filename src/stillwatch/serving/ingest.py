@@ -61,7 +61,10 @@ def take_in(services: Services, body: bytes, kind: str, encoding: str, route: st
     tables = [fingerprinted(batch, services.privacy) for batch in received.batches]
     rows = pa.concat_tables([SPOOLED.empty_table(), *tables])
     accounts = received.accounts if received.accounts.num_rows else None
-    return received, services.spool.put(rows, received.refused, route, accounts)
+    stored = services.spool.put(rows, received.refused, route, accounts)
+    services.belongings.learn(received.batches)
+    services.belongings.learn_keys(received.keys)
+    return received, stored
 
 
 def told_of(received: Received, stored: Stored) -> dict[str, object]:

@@ -21,12 +21,14 @@ from stillwatch.actions import LIVING, Appeal, act_of_person
 from stillwatch.policy import explain, preview
 from stillwatch.responders import ladder
 from stillwatch.serving.access import Right
+from stillwatch.serving.decisions import KEY_NAME
 from stillwatch.serving.edge import Asked, Refused, answer_json, text_of
+from stillwatch.serving.marks import Marks
 from stillwatch.serving.newest import Result
-from stillwatch.serving.rounds import traffic_of, with_appeal
+from stillwatch.serving.rounds import held_table, traffic_of
 from stillwatch.serving.services import Desk, Services
 from stillwatch.store.state import Judgement
-from stillwatch.types import Action, InForce, Rung, Standing
+from stillwatch.types import Action, InForce, Part, Rung, Standing
 from stillwatch.windows import parse_length
 
 SHOWN = 200
@@ -161,7 +163,8 @@ async def actions(asked: Asked) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What somebody wants to do to accounts; ``campaign_id`` is empty where they were named one by one."""
+    """What somebody wants to do to accounts; ``campaign_id`` is empty where they were named one by one. With a ``mark`` it is to
+    one account's key or end user alone."""
 
     accounts: tuple[str, ...]
     campaign_id: str
@@ -169,18 +172,30 @@ class Wish:
     reason: str
     lasts: str
     settings: Mapping[str, Any]
+    part: Part = Part.ACCOUNT
+    mark: str = ""
 
 
 async def propose(asked: Asked) -> Response:
     """Propose a rung for accounts, named one by one or as those of a campaign; with preview=true only say whom it would hit."""
-    given = await asked.json("accounts", "campaign", "rung", "reason", "lasts", "settings")
-    wish = _wish(given, asked.services.result)
+    given = await asked.json("accounts", "campaign", "key", "end_user", "rung", "reason", "lasts", "settings")
+    wish = _narrowed(_wish(given, asked.services.result), given, asked.services.marks)
     if asked.flag("preview"):
         return answer_json(await asked.services.clerk.do(_preview_wish, asked.services, wish))
     now = datetime.now(UTC)
     lasts = parse_length(wish.lasts)
     wanted = [
-        act_of_person(a, wish.rung, wish.reason, now, lasts, campaign_id=wish.campaign_id, settings=wish.settings)
+        act_of_person(
+            a,
+            wish.rung,
+            wish.reason,
+            now,
+            lasts,
+            campaign_id=wish.campaign_id,
+            settings=wish.settings,
+            part=wish.part,
+            mark=wish.mark,
+        )
         for a in wish.accounts
     ]
     new = await asked.services.clerk.do(lambda desk: desk.actions.propose(wanted, asked.who, asked.role))
@@ -206,16 +221,37 @@ def _wish(given: Mapping[str, Any], result: Result | None) -> Wish:
     return Wish(tuple(dict.fromkeys(accounts)), str(campaign_id), rung, reason, lasts, settings)
 
 
+def _narrowed(wish: Wish, given: Mapping[str, Any], marks: Marks) -> Wish:
+    """The wish on the key or the end user that it names; what is kept of them from here on is their mark."""
+    key, end_user = given.get("key"), given.get("end_user")
+    if key is None and end_user is None:
+        return wish
+    if len(wish.accounts) != 1 or (key is not None and end_user is not None):
+        raise Refused(400, "a key or an end user is one of one account", hint="name one account, and one of the two")
+    if key is not None:
+        if not isinstance(key, str) or not KEY_NAME.fullmatch(key):
+            raise Refused(
+                400, "key must be the SHA-256 of the key's secret, 64 hex digits", hint="never send the secret"
+            )
+        return dataclasses.replace(wish, part=Part.KEY, mark=marks.key(key))
+    if not isinstance(end_user, str) or not end_user:
+        raise Refused(400, "end_user must be a text", hint="as the gateway names it")
+    return dataclasses.replace(wish, part=Part.END_USER, mark=marks.end_user(wish.accounts[0], end_user))
+
+
 def _preview_wish(desk: Desk, services: Services, wish: Wish) -> dict[str, Any]:
     """Whom a wish would hit; the ids are what is to be sent back, so that what was looked at is what is done."""
-    held = services.decisions.table.accounts
+    table = services.decisions.table
+    held = {Part.ACCOUNT: table.accounts, Part.KEY: table.keys, Part.END_USER: table.end_users}[wish.part]
+    names = [wish.mark] if wish.mark else wish.accounts
     organisations = traffic_of(services).organisations
     return {
         "accounts": list(wish.accounts),
         "count": len(wish.accounts),
         "rung": wish.rung,
         "signatures": _signatures_for(desk, services, wish),
-        "already": dict(Counter(str(held[a].rung) for a in wish.accounts if a in held)),
+        "part": wish.part,
+        "already": dict(Counter(str(held[a].rung) for a in names if a in held)),
         "unknown": sum(not _is_seen(services.result, a) for a in wish.accounts[:SHOWN]),
         "organisations": len({organisations[a] for a in wish.accounts if a in organisations}),
     }
@@ -273,10 +309,8 @@ async def _do(asked: Asked, given: Mapping[str, Any], standings: Sequence[Standi
 
 def refresh(desk: Desk, services: Services) -> None:
     """Put what holds now into the table at once, so that an undoing does not wait for the loop."""
-    now = datetime.now(UTC)
-    table = services.decisions.table
-    held = {who: with_appeal(services, h) for who, h in desk.actions.in_force(now).items()}
-    services.decisions.replace(dataclasses.replace(table, accounts=held))
+    shadows = services.decisions.table.shadows
+    services.decisions.replace(dataclasses.replace(held_table(desk, services, datetime.now(UTC)), shadows=shadows))
 
 
 def _ids(desk: Desk, given: Mapping[str, Any], standings: Sequence[Standing]) -> list[str]:

@@ -33,7 +33,7 @@ from stillwatch.adapters.intake.unfold import NO_INFERENCE
 from stillwatch.errors import Reject
 from stillwatch.privacy import Privacy
 from stillwatch.serving import otlp_wire
-from stillwatch.serving.account_events import account_events
+from stillwatch.serving.account_events import account_events, keys_of
 from stillwatch.serving.bodies import (
     JSON,
     LINES,
@@ -64,7 +64,8 @@ FEW = 1 << 12
 class Received:
     """What a body came to.
 
-    ``batches`` have the schema of ``EXCHANGES``, ``accounts`` that of ``ACCOUNT_EVENTS``. ``records`` is how many the body
+    ``batches`` have the schema of ``EXCHANGES``, ``accounts`` that of ``ACCOUNT_EVENTS``, ``keys`` are accounts and the SHA-256
+    of a key of each, in hex. ``records`` is how many the body
     held; each is in a batch or a word on an account, or in ``refused``, ``duplicates`` (of another in the same body) or
     ``passed_over`` (spans and log records that are no inference). ``notes`` are rows kept but changed, ``unknown`` fields no
     column takes, ``coverage`` rows kept that have a value, by column.
@@ -72,6 +73,7 @@ class Received:
 
     batches: tuple[pa.RecordBatch, ...] = ()
     accounts: pa.Table = field(default_factory=ACCOUNT_EVENTS.schema.empty_table)
+    keys: tuple[tuple[str, str], ...] = ()
     refused: tuple[Dead, ...] = ()
     records: int = 0
     duplicates: int = 0
@@ -154,6 +156,7 @@ class _Read:
     parts: Parts
     batches: Sequence[pa.RecordBatch] = ()
     accounts: pa.Table = field(default_factory=ACCOUNT_EVENTS.schema.empty_table)
+    keys: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ def _told(read: _Read, task: _Task, privacy: Privacy) -> Received:
     return Received(
         batches=tuple(read.batches),
         accounts=read.accounts,
+        keys=read.keys,
         refused=tuple(_dead(r, read.parts, privacy) for r in refused),
         records=report.rows_read + passed,
         duplicates=sum(r.rows for r in report.rejected.rejects if r.reason in again),
@@ -224,7 +228,7 @@ def _litellm(task: _Task) -> _Read:
 
 def _accounts(task: _Task) -> _Read:
     parts = task.parts()
-    return _Read(parts, accounts=account_events(parts.records, task.path, task.report))
+    return _Read(parts, accounts=account_events(parts.records, task.path, task.report), keys=keys_of(parts.records))
 
 
 def _traces(task: _Task) -> _Read:

@@ -28,7 +28,7 @@ from stillwatch.serving.judging import Status
 from stillwatch.serving.lines import say
 from stillwatch.serving.services import Desk, Services, derived
 from stillwatch.store.state import Judgement
-from stillwatch.types import Action, InForce, Rung, Standing
+from stillwatch.types import Action, InForce, Part, Rung, Standing
 
 REFUSED_S = 60.0
 """How long after a sender was last told to come again, or a gateway not let in, the alarm about it stands, in seconds."""
@@ -109,6 +109,8 @@ class Loop:
             self._say_started(started)
         with faults.of("table"):
             self._replace(desk, now)
+        with faults.of("belongings"):
+            self.services.belongings.write()
 
     def _decide(self, desk: Desk, now: datetime) -> None:
         """Propose what the policy wants by the newest result: when either is new, when a judgement is, and every hour."""
@@ -147,10 +149,9 @@ class Loop:
     def _replace(self, desk: Desk, now: datetime) -> None:
         """What is in force, into the table, and on disk if it has changed."""
         services = self.services
-        held = {who: with_appeal(services, h) for who, h in desk.actions.in_force(now).items()}
-        table = Table(accounts=held, shadows=desk.actions.shadows(now))
+        table = replace(held_table(desk, services, now), shadows=desk.actions.shadows(now))
         services.decisions.replace(table)
-        by_rung = Counter(h.rung for h in held.values())
+        by_rung = Counter(h.rung for part in (table.accounts, table.keys, table.end_users) for h in part.values())
         services.metrics.only("stillwatch_in_force", "rung", {str(r): by_rung[r] for r in Rung})
         standing = Counter(str(a.standing) for a in desk.actions.standing())
         services.metrics.only("stillwatch_actions", "standing", standing)
@@ -174,6 +175,9 @@ class Loop:
         services = self.services
         free = shutil.disk_usage(services.home.folder).free
         services.metrics.put("stillwatch_disk_free_bytes", free)
+        known = services.belongings
+        figures = {"known": len(known), "shared": known.shared, "forgotten": known.forgotten}
+        services.metrics.only("stillwatch_belongings", "what", figures)
         low = free < services.settings.disk_free_bytes
         services.alarm("disk_low", f"{free:,} bytes are free" if low else "")
         if time.monotonic() - services.refused_at > REFUSED_S:
@@ -182,11 +186,11 @@ class Loop:
             services.alarm("gateway_locked_out", "")
         lost = len(quarantine.files(services.home))
         services.alarm("spool_damaged", f"{lost} batches lie in {services.home.quarantine}" if lost else "")
+        services.alarm("judge_rebuilt", f"see {services.home.rebuilt}" if services.home.rebuilt.exists() else "")
         services.alarm("policy_unreadable", services.policy.fault)
         fault = services.audit.fault
         services.alarm("audit_failing", fault.message if fault else "")
         self._look_at_judge(newest)
-        services.alarm("judge_rebuilt", f"see {services.home.rebuilt}" if services.home.rebuilt.exists() else "")
 
     def _look_at_judge(self, newest: int) -> None:
         services, judging = self.services, self.services.judging
@@ -233,6 +237,15 @@ def traffic_of(services: Services) -> Traffic:
         if r["org_id"]
     }
     return Traffic(total=services.result.exchanges if services.result else 0, organisations=organisations)
+
+
+def held_table(desk: Desk, services: Services, now: datetime) -> Table:
+    """What is in force now, as gateways are told."""
+    held = {
+        part: {who: with_appeal(services, h) for who, h in found.items()}
+        for part, found in desk.actions.holding(now).items()
+    }
+    return Table(held[Part.ACCOUNT], held[Part.KEY], held[Part.END_USER])
 
 
 def with_appeal(services: Services, held: InForce) -> InForce:

@@ -30,11 +30,13 @@ from stillwatch.responders import Buckets
 from stillwatch.secret import secret_from, write_new
 from stillwatch.serving import custody, snapshot
 from stillwatch.serving.access import Access, Caller
+from stillwatch.serving.belonging import Belongings
 from stillwatch.serving.decisions import Decisions
 from stillwatch.serving.gateways import Gate
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Judging
 from stillwatch.serving.lines import say
+from stillwatch.serving.marks import Marks
 from stillwatch.serving.metrics import ALARMS, Metrics
 from stillwatch.serving.newest import Result
 from stillwatch.serving.pool import Pool
@@ -140,6 +142,8 @@ class Services:
     policy: StandingPolicy
     intake: Pool
     readers: Pool
+    marks: Marks
+    belongings: Belongings
     judging: Judging | None = None
     result: Result | None = None
     is_ready: bool = False
@@ -211,7 +215,9 @@ def opened(
     with ExitStack() as closing:
         closing.enter_context(home.made().held())
         privacy, key_file = privacy_of(home, key)
-        decisions, metrics = Decisions(alarm=lambda text: say(logging.WARNING, text)), Metrics()
+        marks, metrics = Marks(derived(privacy, "who")), Metrics()
+        belongings = Belongings(home.folder / "belongings.jsonl", marks)
+        decisions = Decisions(marks=marks, owner=belongings.owner, alarm=lambda text: say(logging.WARNING, text))
         known = snapshot.load(home.in_force, derived(privacy, "in force"))
         decisions.replace(known.table, stale=bool(known.faults))
         audit = closing.enter_context(Audit(home.audit, load_signer(home.audit_key)))
@@ -228,7 +234,7 @@ def opened(
         access = Access(tokens, audit=audit)
         services = Services(
             home, settings, privacy, metrics, audit, access, Gateways(access), clerk, spool, decisions,
-            Gate(decisions, settings.gateway), standing, intake, readers,
+            Gate(decisions, settings.gateway), standing, intake, readers, marks, belongings,
         )  # fmt: skip
         closing.callback(services.access.write_uses)
         for name in ALARMS:

@@ -21,10 +21,12 @@ from typing import Any
 from stillwatch.errors import Terminal
 from stillwatch.serving.decisions import Table
 from stillwatch.store.state import write_json
-from stillwatch.types import InForce, Rung
+from stillwatch.types import InForce, Part, Rung
 
 FORMAT = "stillwatch in force 1"
 PARTS = ("accounts", "keys", "end_users", "shadows")
+OF_PART = {"keys": Part.KEY, "end_users": Part.END_USER}
+"""What the answers of a part of the table are on, where not on accounts."""
 MAC_BYTES = 16
 ENTRY = re.compile(r"^ {4}\{$", re.MULTILINE)
 """How an entry begins in the file, as ``write_json`` lays it out."""
@@ -135,7 +137,11 @@ def _proven(entry: Any, key: bytes) -> tuple[str, str, InForce]:
     until = datetime.fromisoformat(bare["until"])
     if until.tzinfo is None or not isinstance(bare["settings"], dict):
         raise ValueError("it has no end with a zone, or no settings")
-    held = InForce(bare["account"], Rung(bare["rung"]), bare["action"], bare["campaign"], until, bare["settings"])
+    part = OF_PART.get(bare["part"], Part.ACCOUNT)
+    mark = "" if part is Part.ACCOUNT else bare["who"]
+    held = InForce(
+        bare["account"], Rung(bare["rung"]), bare["action"], bare["campaign"], until, bare["settings"], part, mark
+    )
     return bare["part"], bare["who"], held
 
 

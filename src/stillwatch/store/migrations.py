@@ -174,6 +174,14 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TRIGGER token_orders_are_not_deleted BEFORE DELETE ON token_orders
             BEGIN SELECT RAISE(ABORT, 'an order for a token is never deleted'); END;""",
     ),
+    (
+        "parts",
+        """
+        ALTER TABLE actions ADD COLUMN part TEXT NOT NULL DEFAULT 'account' CHECK (part IN ('account', 'key', 'end_user'));
+        ALTER TABLE actions ADD COLUMN mark TEXT NOT NULL DEFAULT '' CHECK ((part = 'account') = (mark = ''));
+        CREATE TRIGGER actions_are_not_aimed_anew BEFORE UPDATE OF part, mark ON actions
+            BEGIN SELECT RAISE(ABORT, 'only the standing of an action changes'); END;""",
+    ),
 )
 """Name and statements, in order."""
 

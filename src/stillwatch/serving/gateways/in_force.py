@@ -3,6 +3,7 @@
 The answer, JSON:
 
     rung, case, campaign, expires_at, expires_in_s   what is in force; null where nothing is
+    part                                             what it is on: account, key or end_user; null where nothing is
     edits                                            what to change of a request in ``dialect``: gateways/edits.py
     refusal                                          {status, headers, error} to refuse it with, or null
     requests_per_minute, at_the_limit                the pace of what passes, and what to refuse with beyond it; else absent
@@ -28,7 +29,8 @@ from stillwatch.types import InForce, Rung
 
 JSON = {"content-type": "application/json", "cache-control": "no-store"}
 NOTHING: Mapping[str, Any] = {
-    "rung": None, "case": None, "campaign": None, "expires_at": None, "expires_in_s": None, "edits": [], "refusal": None,
+    "rung": None, "part": None, "case": None, "campaign": None, "expires_at": None, "expires_in_s": None, "edits": [],
+    "refusal": None,
 }  # fmt: skip
 PARAMETERS = ("account", "key", "secret", "end_user", "model", "dialect", "take")
 
@@ -61,6 +63,7 @@ def answer(gate: Gate, asked: Mapping[str, str]) -> Mapping[str, Any]:
     gate.decisions.counts.rewritten += bool(said) and asked.get("take") == "1"
     return {
         "rung": held.rung.value,
+        "part": held.part.value,
         "case": held.action_id,
         "campaign": held.campaign_id,
         "expires_at": held.expires_at.astimezone(UTC).isoformat(),
