@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stillwatch import audit as audit_module
 from stillwatch import cli, notes
 from stillwatch import verification as check
 from stillwatch.audit import (
@@ -42,6 +43,8 @@ from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.merkle import EMPTY, Tree, leaf_hash, node_hash
 from stillwatch.notes import BadNote, Checkpoint, open_checkpoint, open_note
 from stillwatch.secret import Secret
+from stillwatch.serving import audit_key
+from stillwatch.serving.home import Home
 
 SIGNER = Signer.make("stillwatch.example/log")
 AT_ONCE, NEVER = Cadence(), Cadence(10**9)
@@ -823,3 +826,126 @@ def test_the_show_command_shows_entries(home: Path, capsys: pytest.CaptureFixtur
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(e["number"], e["subject"]) for e in lines] == [(1, "acct-1"), (2, "acct-2")]
     assert lines[0] == next(e.plain() for e in entries(home / "audit") if e.number == 1)
+
+
+# Another key
+
+
+def rotated(home: Path) -> tuple[Verifier, Verifier]:
+    done = audit_key.change(Home(home), "ann")
+    return done.old, done.new
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A home whose audit has a few entries, by a key in its file."""
+    home = Home(tmp_path / "home").made()
+    with Audit(home.audit, load_signer(home.audit_key)) as audit:
+        audit.append_all([deed(n) for n in range(3)])
+    return home.folder
+
+
+def test_an_old_key_vouches_for_the_new_one_and_whoever_trusts_either_is_led_to_the_newest(own: Path) -> None:
+    folder = own / "audit"
+    first_note = (folder / "checkpoint").read_text()
+    keys = [*rotated(own)]
+    with Audit(folder, load_signer(Home(own).audit_key)) as audit:
+        assert audit.former == (str(keys[0]),)
+        audit.append_all([deed(n) for n in range(2)])
+    keys.append(rotated(own)[1])
+    assert public_key(folder) == keys[2]
+    assert len(set(map(str, keys))) == 3 and len({k.name for k in keys}) == 1
+    for key in keys:
+        for since in (None, first_note):
+            found = verify(folder, key, since)
+            assert found.is_sound, found.faults
+            assert found.entries == found.signed == 7
+            assert any("changed 2 times" in r for r in found.remarks)
+    assert [e.deed.event for e in entries(folder)].count("audit.key") == 2
+    assert not Home(own).audit_key.with_name("audit.key.next").exists()
+    stranger = verify(folder, Signer.make(keys[0].name).verifier)
+    assert not stranger.is_sound, "a key that is none of them is not led anywhere"
+
+
+@pytest.mark.parametrize("harm", ["gone", "forged", "other", "old key again"])
+def test_a_broken_chain_of_keys_is_found(own: Path, harm: str) -> None:
+    folder = own / "audit"
+    old_signer = load_signer(Home(own).audit_key)
+    old, new = rotated(own)
+    (voucher,) = folder.glob("vouched-*")
+    if harm == "gone":
+        voucher.unlink()
+        assert verify(folder, new).is_sound, "the newest key has signed all of it itself"
+    elif harm == "forged":
+        text = voucher.read_text().partition("\n\n")[0] + "\n"
+        voucher.write_text(Signer.make(old.name).sign(text))
+    elif harm == "other":
+        voucher.rename(folder / "vouched-2")
+        (folder / "vouched-2").write_text(old_signer.sign(Checkpoint(old.name, 2, b"x" * 32).text()))
+    else:
+        (folder / "checkpoint").write_text(voucher.read_text())
+    found = verify(folder, old)
+    assert not found.is_sound
+    assert {"forged": "vouches for no key", "other": "vouches for no key"}.get(harm, "not by") in str(found.faults[0])
+
+
+@pytest.mark.parametrize("step", ["append", "vouch", "keep", "sign", "public"])
+def test_a_change_of_keys_that_breaks_off_is_done_again_or_never_was(
+    own: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = own / "audit", public_key(own / "audit")
+
+    class Killed(BaseException):
+        """Nothing may catch it."""
+
+    text, checkpoint, put = audit_module.write_text, Audit.checkpoint, audit_key._put_in_place
+    after = {"vouch": "vouched-", "public": "key.pub"}.get(step)
+    signed = iter(range(100))
+
+    def writes(path: Path, told: str) -> None:
+        if after and path.name.startswith(after) and "vouched-5" not in path.name and (step != "public" or changed()):
+            raise Killed
+        text(path, told)
+
+    def changed() -> bool:
+        return any(folder.glob("vouched-*"))
+
+    def signs(audit: Audit) -> str:
+        if ((step == "append" and audit.size == 4) or (step == "sign" and changed())) and next(signed) == 0:
+            raise Killed
+        return checkpoint(audit)
+
+    def puts(new: Path, key: Path) -> None:
+        if step == "keep":
+            raise Killed
+        put(new, key)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(audit_module, "write_text", writes)
+        patch.setattr(Audit, "checkpoint", signs)
+        patch.setattr(audit_key, "_put_in_place", puts)
+        rotated(own)
+    # A server that starts meanwhile goes on with the key that is in place, and all is sound.
+    with Audit(folder, load_signer(Home(own).audit_key)) as audit:
+        audit.append_all([deed(9)])
+        assert (str(audit.verifier) == str(before)) == (step not in ("sign", "public"))
+    for key in (before, public_key(folder)):
+        assert verify(folder, key).is_sound, verify(folder, key).faults
+    assert rotated(own)[1] == public_key(folder)
+    for key in (before, public_key(folder)):
+        assert verify(folder, key).is_sound, verify(folder, key).faults
+
+
+def test_the_verb_that_changes_the_key(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = public_key(own / "audit")
+    with Home(own).held():
+        assert cli.main(["audit", "rotate", str(own)]) == 5
+    assert public_key(own / "audit") == old
+    assert cli.main(["audit", "rotate", str(own), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["old"], told["new"]) == (str(old), str(public_key(own / "audit")))
+    (own / "old.pub").write_text(f"{old}\n")
+    assert cli.main(["audit", "verify", str(own), "--key", str(own / "old.pub")]) == 0
+    assert cli.main(["audit", "rotate", str(own / "none")]) == 2
+    Home(own).audit_key.unlink()
+    assert cli.main(["audit", "rotate", str(own)]) == 2

@@ -23,9 +23,11 @@ from typing import Any, NoReturn, TextIO
 from stillwatch.entries import (
     BEFORE_ALL,
     CHECKPOINT,
+    KEY_CHANGED,
     LOG,
     PUBLIC,
     TORN,
+    VOUCHED,
     Chain,
     Deed,
     Entry,
@@ -35,13 +37,14 @@ from stillwatch.entries import (
     parse,
     select,
     torn,
+    vouched,
     written,
 )
-from stillwatch.errors import Terminal, Transient
+from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.merkle import Tree
-from stillwatch.notes import KEY_VARIABLE, BadNote, Checkpoint, Signer, Verifier, load_signer, open_checkpoint
+from stillwatch.notes import KEY_VARIABLE, BadNote, Checkpoint, Signer, Verifier, load_signer, open_checkpoint, told_by
 from stillwatch.store.state import take_lock, write_text
-from stillwatch.verification import Fault, Verified, public_key, verify
+from stillwatch.verification import Fault, KeyChange, Verified, public_key, verify
 
 __all__ = [
     "KEY_VARIABLE", "Audit", "AuditUnwritable", "Cadence", "Deed", "Entry", "Fault", "Signer", "Verified", "Verifier", "entries",
@@ -49,7 +52,7 @@ __all__ = [
 ]  # fmt: skip
 
 LOCK = ".lock"
-TORN_MARK = b'"event":"audit.torn"'
+TORN_MARK, KEY_MARK = b'"event":"audit.torn"', f'"event":"{KEY_CHANGED}"'.encode()
 SYSTEM = "stillwatch"
 """Who has written what the log says of itself."""
 
@@ -86,6 +89,9 @@ class Audit:
         self._end = 0
         self._signed, self._signed_at = 0, time.monotonic()
         self._is_clean = True
+        self._was_by_old_key = False
+        self._former: dict[int, str] = {}
+        """Old keys, by the number of the entry that names the next one."""
         self._fault: AuditUnwritable | None = None
         self._log = -1
         try:
@@ -119,6 +125,11 @@ class Audit:
     def verifier(self) -> Verifier:
         """The public key that its checkpoints are signed with."""
         return self._signer.verifier
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """Public keys that its checkpoints were signed with before, as text, oldest first."""
+        return tuple(self._former.values())
 
     @property
     def fault(self) -> AuditUnwritable | None:
@@ -157,6 +168,33 @@ class Audit:
                 self._fail(f"{self._folder / CHECKPOINT}: the checkpoint cannot be written", e)
             self._signed, self._signed_at, self._fault = self._tree.size, time.monotonic(), None
             return note
+
+    def change_key(self, new: Signer, who: str, role: str, keep: Callable[[], None]) -> Checkpoint:
+        """Sign with another key from now on; the old key's last checkpoint, which vouches for the new one and is kept in the
+        folder. ``keep`` puts the new key where the next opening finds it; it is called once the old one has vouched.
+
+        An entry names both keys, so the new one is part of what the old one has signed. AuditUnwritable where any of it is not on
+        disk, at whichever point: what was done until then can be done again. UsageError for a key of another log.
+        """
+        with self._guard:
+            self._check_open()
+            if new.name != self._signer.name or new.verifier == self.verifier:
+                raise UsageError(
+                    f"{new.verifier} is no new key of the log {self._signer.name}", hint="a key has the name of its log"
+                )
+            keys = KeyChange(self.verifier, new.verifier)
+            self.append(KEY_CHANGED, who, role, LOG, keys.facts())
+            note = self.checkpoint()
+            try:
+                write_text(self._folder / f"{VOUCHED}{self._tree.size}", note)
+                keep()
+            except OSError as e:
+                self._fail(f"{self._folder}: the key cannot be changed", e)
+            old, self._signer = open_checkpoint(note, self.verifier), new
+            self._former[old.size - 1] = str(keys.old)
+            self.checkpoint()
+            write_text(self._folder / PUBLIC, f"{self.verifier}\n")
+            return old
 
     def close(self) -> None:
         """Sign what is not signed yet, and let the folder go. What cannot be signed now is told at the next opening."""
@@ -244,6 +282,9 @@ class Audit:
             raise Terminal(f"{path}: the log is missing, {checkpoint.size:,} entries are signed", hint="put it back")
         self._log = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
         told = self._read(checkpoint)
+        if self._was_by_old_key:
+            self.checkpoint()
+        self._take_back()
         if checkpoint is None:
             # The order matters: with a checkpoint from the first, a log without one has lost it.
             if self._tree.size:
@@ -259,12 +300,37 @@ class Audit:
     def _read_checkpoint(self) -> Checkpoint | None:
         path = self._folder / CHECKPOINT
         try:
-            return open_checkpoint(path.read_text(encoding="utf-8"), self.verifier)
+            note = path.read_text(encoding="utf-8")
+            if (old := self._old_key(note)) is not None:
+                self._was_by_old_key = True
+                return open_checkpoint(note, old)
+            return open_checkpoint(note, self.verifier)
         except FileNotFoundError:
             return None
         except (BadNote, UnicodeDecodeError) as e:
             message = e.message if isinstance(e, BadNote) else "not text"
             raise Terminal(f"{path}: {message}", hint="the key it was signed with, or the file as it was") from e
+
+    def _old_key(self, note: str) -> Verifier | None:
+        """The key that has vouched for ours in this very note, where a change of keys broke off after that; else None."""
+        path = next(reversed(vouched(self._folder)), None)
+        if path is None or path.read_text(encoding="utf-8") != note:
+            return None
+        with (self._folder / LOG).open("rb") as file:
+            last = next(islice(lines(file), told_by(note).size - 1, None), None)
+        with suppress(ValueError, UsageError):
+            change = KeyChange.of(parse(last.text if last else b""))
+            return change.old if change.new == self.verifier else None
+        return None
+
+    def _take_back(self) -> None:
+        """A change of keys that broke off before the new key was in place is none: we still sign with the old one."""
+        sizes = {int(p.name.removeprefix(VOUCHED)): p for p in vouched(self._folder)}
+        for number, old in list(self._former.items()):
+            if number + 1 not in sizes or old == str(self.verifier):
+                del self._former[number]
+                if number + 1 in sizes:
+                    sizes[number + 1].unlink()
 
     def _read(self, checkpoint: Checkpoint | None) -> dict[str, str]:
         """Follow the log to its end; the digests, by name, of what it says was set aside."""
@@ -287,11 +353,12 @@ class Audit:
             self._refuse("the line has no end, but is signed")
         self._tree.add(line.text)
         self._end = line.start + len(line.text) + 1
-        if is_last or TORN_MARK in line.text:
+        if is_last or TORN_MARK in line.text or KEY_MARK in line.text:
             with suppress(ValueError):
                 entry = parse(line.text)
                 self._previous = entry.hash
                 told |= _told(entry)
+                self._note_key(entry)
 
     def _read_unsigned(self, found: Iterator[Line], told: dict[str, str]) -> None:
         chain = Chain(self._tree.size, self._previous)
@@ -305,6 +372,11 @@ class Audit:
             self._end, self._previous = line.start + len(line.text) + 1, entry.hash
             chain.follow(entry)
             told |= _told(entry)
+            self._note_key(entry)
+
+    def _note_key(self, entry: Entry) -> None:
+        with suppress(ValueError, UsageError):
+            self._former[entry.number] = str(KeyChange.of(entry).old)
 
     def _set_aside(self, fault: str, line: Line, rest: Iterable[Line]) -> None:
         """Move what a crash left at the end of the log to a file of its own. Terminal where it can be no such thing."""

@@ -74,6 +74,43 @@ def verify(home: Path, *, key: Path | None = None, since: Path | None = None, js
     return 0 if found.is_sound else UNSOUND
 
 
+@audit.command(name="rotate")
+def rotate_key(home: Path, *, json_: JsonFlag = False) -> int:
+    """Have the audit signed with a new key from now on; the old one vouches for it, and is no more.
+
+    Examples:
+
+        stillwatch audit rotate home
+        stillwatch audit verify home --key audit.pub-of-last-year
+
+    Stop the server first. The old key signs one last checkpoint, over the entry that
+    names the new key; verify follows from any key you kept to the newest. Keep the new
+    audit/key.pub elsewhere too. A key given in STILLWATCH_AUDIT_KEY is replaced by one in
+    keys/audit.key: unset the variable then.
+
+    Exit codes: 0 done; 2 there is no audit or no key; 5 a server has the home.
+
+    Parameters
+    ----------
+    home
+        The folder that serve was given.
+    json_
+        Print both public keys as JSON.
+    """
+    from stillwatch.notes import KEY_VARIABLE
+    from stillwatch.serving.audit_key import change
+    from stillwatch.serving.home import Home
+
+    done = change(Home(home), me())
+    if json_:
+        print(json.dumps({"old": str(done.old), "new": str(done.new), "entries": done.entries}, indent=2))
+    else:
+        print(f"old {done.old}, which vouches for the new one and {done.entries:,} entries\nnew {done.new}")
+    if os.environ.get(KEY_VARIABLE):
+        print(f"unset {KEY_VARIABLE}: the new key is in {Home(home).audit_key}", file=sys.stderr)
+    return 0
+
+
 @audit.command
 def show(
     home: Path,

@@ -17,8 +17,11 @@ from typing import Any, BinaryIO, NoReturn
 
 from stillwatch.errors import Terminal
 
-LOG, CHECKPOINT, PUBLIC, TORN = "log.jsonl", "checkpoint", "key.pub", "torn-"
-"""Names in an audit's folder: the lines, the signed promise, the public key, what crashes left unfinished."""
+LOG, CHECKPOINT, PUBLIC, TORN, VOUCHED = "log.jsonl", "checkpoint", "key.pub", "torn-", "vouched-"
+"""Names in an audit's folder: the lines, the signed promise, the public key, what crashes left unfinished, and old keys' last
+checkpoints, each of which vouches for the next key."""
+KEY_CHANGED = "audit.key"
+"""The event of an entry that names a new key; the last one that the old key's last checkpoint covers."""
 BEFORE_ALL = "0" * 64
 """What the first entry names as the hash of the one before it."""
 LINE_BYTES, TEXT, DEPTH, NAME = 16_384, 1000, 4, 256
@@ -218,8 +221,17 @@ class Chain:
 
 
 def torn(folder: Path) -> list[Path]:
-    found = (p for p in folder.glob(f"{TORN}*") if p.name.removeprefix(TORN).isdecimal())
-    return sorted(found, key=lambda p: int(p.name.removeprefix(TORN)))
+    return _numbered(folder, TORN)
+
+
+def vouched(folder: Path) -> list[Path]:
+    """The last checkpoints of old keys, oldest first, each named by how many entries it covers."""
+    return _numbered(folder, VOUCHED)
+
+
+def _numbered(folder: Path, start: str) -> list[Path]:
+    found = (p for p in folder.glob(f"{start}*") if p.name.removeprefix(start).isdecimal())
+    return sorted(found, key=lambda p: int(p.name.removeprefix(start)))
 
 
 def select(found: Iterable[Entry], event: str = "", subject: str = "", who: str = "") -> Iterator[Entry]:

@@ -209,6 +209,14 @@ class Checkpoint:
         return checkpoint
 
 
+def told_by(note: str) -> Checkpoint:
+    """The checkpoint that a note says, whoever has signed it; BadNote where it is none. No proof of anything."""
+    text, gap, _ = note.rpartition("\n\n")
+    if not gap:
+        raise BadNote("not a signed note", hint="it may have been cut off")
+    return Checkpoint.parse(text + "\n")
+
+
 def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
     """The checkpoint in a note that ``verifier`` has signed as the log of its name; BadNote otherwise."""
     checkpoint = Checkpoint.parse(open_note(note, verifier))

@@ -1,4 +1,8 @@
-"""Whether an audit is what was signed: every line, the chain, the tree, the checkpoint, and an older one that was kept."""
+"""Whether an audit is what was signed: every line, the chain, the tree, the checkpoint, and an older one that was kept.
+
+Where the key was changed, the old key's last checkpoint covers, as its last, the entry that names the new one. So whoever trusts
+any of the keys follows them to the newest, which must have signed the checkpoint that stands.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,25 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stillwatch.entries import CHECKPOINT, LINE_BYTES, LOG, PUBLIC, Chain, Line, lines, moment_text, opened, parse, torn
-from stillwatch.errors import Terminal
+from stillwatch.entries import (
+    CHECKPOINT,
+    KEY_CHANGED,
+    LINE_BYTES,
+    LOG,
+    PUBLIC,
+    Chain,
+    Entry,
+    Line,
+    lines,
+    moment_text,
+    opened,
+    parse,
+    torn,
+    vouched,
+)  # fmt: skip
+from stillwatch.errors import Terminal, UsageError
 from stillwatch.merkle import Tree
-from stillwatch.notes import BadNote, Checkpoint, Verifier, open_checkpoint
+from stillwatch.notes import BadNote, Checkpoint, Verifier, open_checkpoint, told_by
 
 SLACK_S = 5.0
 """By how many seconds an entry may seem to be older than the one before it, without that being told."""
@@ -88,6 +107,35 @@ def verify(folder: Path, key: Verifier, since: str | None = None, slack_s: float
     return _Check(folder, key, slack_s).run(since)
 
 
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """A checkpoint by the name it is told under, as its note says it; whether somebody has signed that is looked at later."""
+
+    name: str
+    note: str
+    said: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """That a log is signed with another key from now on: both public keys."""
+
+    old: Verifier
+    new: Verifier
+
+    def facts(self) -> dict[str, str]:
+        """As an entry has them."""
+        return {"from": str(self.old), "to": str(self.new)}
+
+    @classmethod
+    def of(cls, entry: Entry) -> KeyChange:
+        """Of an entry that names one. ValueError or UsageError where it is none."""
+        facts = entry.deed.facts
+        if entry.deed.event != KEY_CHANGED:
+            raise ValueError(f"it is {entry.deed.event}, not {KEY_CHANGED}")
+        return cls(Verifier.parse(str(facts.get("from"))), Verifier.parse(str(facts.get("to"))))
+
+
 class _Check:
     """One check of a log: what it has read so far, and what it found."""
 
@@ -98,13 +146,15 @@ class _Check:
         self._faults: list[Fault] = []
         self._remarks: list[str] = []
         self._told: dict[str, str] = {}
+        self._changes: dict[int, Entry] = {}
 
     def run(self, since: str | None) -> Verified:
         log = self._folder / LOG
         with opened(log) as file:
             # The checkpoint first: the log may grow meanwhile, and then is longer, never shorter.
             promised = [p for p in (self._promise(since, "--since"), self._standing()) if p]
-            roots = {p.size: Tree().root() for _, p in promised}
+            last = [p for p in map(self._vouched, vouched(self._folder)) if p]
+            roots = {p.said.size: Tree().root() for p in (*promised, *last)}
             for line in _patient_lines(file):
                 if len(self._faults) >= FAULTS:
                     self._remark(f"the check stopped at {self._place()}, after {FAULTS} faults")
@@ -112,15 +162,44 @@ class _Check:
                 self._look(line)
                 if self._tree.size in roots:
                     roots[self._tree.size] = self._tree.root()
-        for name, checkpoint in promised:
-            self._compare(name, checkpoint, roots[checkpoint.size])
+        keys = self._keys(last)
+        for promise in promised:
+            # What stands must be by the newest key, an older one that was kept may be by any.
+            self._check_signed(promise, keys[-1:] if promise.name == CHECKPOINT else keys)
+        for promise in (*promised, *last):
+            self._compare(promise.name, promise.said, roots[promise.said.size])
         self._look_at_torn()
-        sizes = {name: p.size for name, p in promised}
+        sizes = {p.name: p.said.size for p in promised}
         if since and CHECKPOINT in sizes and sizes[CHECKPOINT] < sizes.get("--since", 0):
             self._remark("the checkpoint is older than the one given: it was put back from a copy")
         return self._result(sizes.get(CHECKPOINT, 0))
 
-    def _standing(self) -> tuple[str, Checkpoint] | None:
+    def _keys(self, last: list[_Promise]) -> list[Verifier]:
+        """All keys there were, oldest first, where the one that is trusted is among them; else that one alone."""
+        keys = list[Verifier]()
+        for promise in last:
+            try:
+                change = KeyChange.of(self._changes[promise.said.size - 1])
+                if keys and keys[-1] != change.old:
+                    raise ValueError(f"it is by {change.old}, where {keys[-1]} was the key")
+                open_checkpoint(promise.note, change.old)
+            except (KeyError, ValueError, UsageError, BadNote) as e:
+                why = "no change of keys is its last entry" if isinstance(e, KeyError) else getattr(e, "message", e)
+                self._fault(str(self._folder / promise.name), f"vouches for no key: {why}")
+                continue
+            keys = [*(keys or [change.old]), change.new]
+        if len(keys) > 1:
+            self._remark(f"the key was changed {len(keys) - 1} times; each was vouched for by the one before")
+        return keys if self._key in keys else [self._key]
+
+    def _vouched(self, path: Path) -> _Promise | None:
+        try:
+            return self._promise(path.read_bytes().decode(), path.name)
+        except (OSError, UnicodeDecodeError) as e:
+            self._fault(str(path), f"cannot be read: {e}")
+            return None
+
+    def _standing(self) -> _Promise | None:
         try:
             note = (self._folder / CHECKPOINT).read_bytes().decode()
         except FileNotFoundError:
@@ -131,14 +210,28 @@ class _Check:
             return None
         return self._promise(note, CHECKPOINT)
 
-    def _promise(self, note: str | None, name: str) -> tuple[str, Checkpoint] | None:
+    def _promise(self, note: str | None, name: str) -> _Promise | None:
         if note is None:
             return None
         try:
-            return name, open_checkpoint(note, self._key)
+            return _Promise(name, note, told_by(note))
         except BadNote as e:
-            self._fault(str(self._folder / name) if name == CHECKPOINT else name, e.message)
+            self._fault(self._place_of(name), e.message)
             return None
+
+    def _check_signed(self, promise: _Promise, keys: list[Verifier]) -> None:
+        """That one of these keys, newest first, has signed it."""
+        why = ""
+        for key in reversed(keys):
+            try:
+                open_checkpoint(promise.note, key)
+                return
+            except BadNote as e:
+                why = why or e.message
+        self._fault(self._place_of(promise.name), why)
+
+    def _place_of(self, name: str) -> str:
+        return name if name == "--since" else str(self._folder / name)
 
     def _look(self, line: Line) -> None:
         place = self._place()
@@ -158,6 +251,8 @@ class _Check:
         self._first = self._first or entry.at
         if entry.deed.event == "audit.torn":
             self._told[entry.deed.subject] = str(entry.deed.facts.get("sha256"))
+        if entry.deed.event == KEY_CHANGED:
+            self._changes[entry.number] = entry
         self._chain.follow(entry)
 
     def _compare(self, name: str, checkpoint: Checkpoint, root: bytes) -> None:

@@ -54,7 +54,7 @@ def claim(home: Home, state: State, audit: Audit) -> None:
         _check_alone(home, state, is_empty=not held)
         if not held:
             _hold(state, audit)
-        elif held[0]["audit"] != str(audit.verifier):
+        elif held[0]["audit"] not in (str(audit.verifier), *audit.former):
             raise Terminal(
                 f"{state.place}: this state is written beside another audit, signed by {held[0]['audit']}",
                 hint="bring that home's audit/ and keys/ here, or begin a new audit: stillwatch state adopt HOME",
