@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from fixtures_state import define
+from fixtures_state import Server, define
 from stillwatch.actions import ENDED, LIVING, Actions, act_of_person
 from stillwatch.audit import Audit, load_signer
 from stillwatch.entries import entries
@@ -564,11 +564,15 @@ class Life(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.clock, self.paper = Clock(), Paper()
-        self.state = State(Path(self.folder.name) / "state.db")
-        self.state.execute("PRAGMA synchronous = OFF")
+        self.state = self.opened()
         self.actions = Actions(self.state, self.paper, clock=self.clock, bulk_suspend=1)
         self.count = 0
         self.undone: set[str] = set()
+
+    def opened(self) -> State:
+        state = State(Path(self.folder.name) / "state.db")
+        state.execute("PRAGMA synchronous = OFF")
+        return state
 
     def teardown(self) -> None:
         if hasattr(self, "state"):
@@ -695,3 +699,25 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestLife = Life.TestCase
+
+
+class LifeInPostgres(Life):
+    """The same, in a schema of a real PostgreSQL for each example."""
+
+    server: ClassVar[Server]
+
+    def opened(self) -> State:
+        return State(self.server.address())
+
+
+LifeInPostgres.TestCase.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
+
+
+@pytest.mark.usefixtures("life_in_postgres")
+class TestLifeInPostgres(LifeInPostgres.TestCase):
+    pass
+
+
+@pytest.fixture(scope="session")
+def life_in_postgres(postgres: Server) -> None:
+    LifeInPostgres.server = postgres

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from fixtures_gateways import wait_for
 from fixtures_state import Server
 from stillwatch import cli
 from stillwatch.actions import Actions
-from stillwatch.audit import Audit, entries, load_signer
+from stillwatch.audit import Audit, entries, load_signer, public_key, verify
 from stillwatch.errors import Terminal, Transient, UsageError
 from stillwatch.serving.access import Access, Role
 from stillwatch.serving.backup import backup, restore
@@ -27,6 +31,7 @@ from stillwatch.store.places import PASSWORD_VARIABLE, VARIABLE, Address
 from stillwatch.store.state import Judgement, State
 from stillwatch.types import Rung, Standing
 from test_actions import START, action
+from test_serve_cli import Running, started
 
 NOW = datetime.now(UTC)
 
@@ -314,6 +319,46 @@ def test_tokens_are_made_beside_a_server_by_the_server(
     assert [(e.deed.event, e.deed.who, e.deed.subject) for e in entries(home.audit)] == [
         ("token.issue", "cli:ann", "before"), ("token.issue", "cli:ann", "beside"),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_of_two_real_servers_one_has_the_state_and_what_was_in_force_outlives_a_kill(
+    home: Home, address: Address, tmp_path: Path
+) -> None:
+    """In processes of their own: the second is refused, the first is killed, and comes back to the same actions."""
+    home.settings.write_text(settings(address) + "loop_every_s = 0.1\n")
+    first = started(home.folder)
+    try:
+        gateway, analyst, approver = (first.token(r) for r in (Role.GATEWAY, Role.ANALYST, Role.APPROVER))
+        wish = {"accounts": ["acme"], "rung": "throttle", "reason": "a ring"}
+        (made,) = httpx.post(f"{first.url}/api/actions", json=wish, headers=analyst, timeout=60).json()["proposed"]
+        signed = {"actions": [made["action_id"]]}
+        assert httpx.post(f"{first.url}/api/actions/sign", json=signed, headers=approver, timeout=60).is_success
+
+        def rung(server: Running) -> Any:
+            asked = f"{server.url}/v1/in-force?account=acme"
+            return httpx.get(asked, headers=gateway, timeout=60).json()["rung"]
+
+        wait_for(lambda: rung(first) == "throttle", 60)
+        other = Home(tmp_path / "other").made()
+        other.settings.write_text(settings(address))
+        command = [sys.executable, "-m", "stillwatch", "serve", str(other.folder), "--port", "0"]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert refused.returncode == 5 and "another server has this state" in refused.stderr
+        assert rung(first) == "throttle"
+    finally:
+        first.process.kill()
+        first.process.communicate()
+    again = started(home.folder)
+    try:
+        assert rung(again) == "throttle"
+        with State(address) as state:
+            assert Actions(state, None).in_force(datetime.now(UTC))["acme"].action_id == made["action_id"]
+    finally:
+        assert again.end() == 0
+    assert verify(home.audit, public_key(home.audit)).is_sound
+    events = [e.deed.event for e in entries(home.audit)]
+    assert events.count("token.issue") == 3 and events.count("action.in_force") == 1
 
 
 # Backups and the doctor

@@ -335,6 +335,19 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
         State(tmp_path / "text")
 
 
+def test_a_text_that_cannot_be_kept_is_the_senders_fault(place: Place) -> None:
+    with State(place) as state:
+        with pytest.raises(UsageError, match="half a character"):
+            state.judge(Judgement("a\ud800", "unsure", "ann", "", NOON))
+        if isinstance(place, Path):
+            state.judge(Judgement("a\0b", "unsure", "ann", "", NOON))
+        else:
+            with pytest.raises(UsageError, match="NUL"):
+                state.judge(Judgement("a\0b", "unsure", "ann", "", NOON))
+        state.judge(Judgement("ünïcode 😀", "unsure", "ann", "'; DROP TABLE runs; -- %s ? $1", NOON))
+        assert state.judgements()["ünïcode 😀"].reason == "'; DROP TABLE runs; -- %s ? $1"
+
+
 def test_a_transaction_is_whole_or_not_at_all(place: Place) -> None:
     with State(place) as state:
         with pytest.raises(ZeroDivisionError), state.transaction():

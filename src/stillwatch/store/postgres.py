@@ -309,6 +309,8 @@ class Postgres:
             return Transient(
                 f"{self._address}: {said}", hint="is the database up, and may we in? stillwatch doctor says more"
             )
+        if isinstance(e, psycopg.DataError) and "NUL" in said:
+            return UsageError("a text holds a NUL, which PostgreSQL cannot keep", hint="send it as it should be read")
         return Terminal(f"{self._address}: {said}")
 
 

@@ -26,11 +26,13 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillwatch.errors import UsageError
 from stillwatch.store.places import Place
 from stillwatch.store.sqlite import Sqlite
 
 BUSY_S = 10.0
 """How long the state waits for another writer before it gives up, in seconds."""
+NO_TEXT = "a text holds half a character, and cannot be kept"
 ANSWER_S = 60.0
 """How long a database elsewhere may take to answer, in seconds."""
 
@@ -264,8 +266,11 @@ class State:
             raise
 
     def execute(self, sql: str, *values: object) -> list[dict[str, Any]]:
-        """One statement with its values, and the rows it gives; errors as ours."""
-        return self._db.execute(sql, values)
+        """One statement with its values, and the rows it gives; errors as ours. UsageError for a text that cannot be kept."""
+        try:
+            return self._db.execute(sql, values)
+        except UnicodeEncodeError as e:
+            raise UsageError(NO_TEXT, hint="send it as it should be read") from e
 
     def patience(self, wait_s: float) -> AbstractContextManager[None]:
         """Meanwhile wait only so many seconds for other writers."""
