@@ -105,6 +105,8 @@ def test_the_container_is_made_of_what_is_there() -> None:
 def test_the_container_runs_as_nobody_special_and_keeps_its_home_in_a_volume() -> None:
     names = [name for name, _ in instructions()]
     assert names.index("USER") < names.index("ENTRYPOINT")
+    (cache,) = {found for rest in all_of("ENV") for found in re.findall(r"NUMBA_CACHE_DIR=(\S+)", rest)}
+    assert f"--from=build --chown=stillwatch:stillwatch {cache} {cache}" in all_of("COPY"), "numba would compile anew"
     (user,), (volume,), (command,) = all_of("USER"), all_of("VOLUME"), all_of("CMD")
     assert f"useradd --system --uid {Settings().port}" in " ".join(all_of("RUN")) and user == "stillwatch"
     assert json.loads(command)[1] == volume
