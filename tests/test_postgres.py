@@ -216,6 +216,33 @@ def test_a_database_that_is_down_is_told_at_once_and_found_again(
         assert len(state.runs()) == 1
 
 
+def test_a_database_that_does_not_answer_in_time_is_not_waited_for_again_and_again(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.5)
+    with State(address, 0.2) as state:
+        began = time.perf_counter()
+        with pytest.raises(Transient, match="timeout"):
+            state.execute("SELECT pg_sleep(20)")
+        for _ in range(1000):
+            with pytest.raises(Transient, match="timeout"):
+                state.runs()
+        assert time.perf_counter() - began < 5
+        time.sleep(0.6)
+        assert state.runs() == []
+        with pytest.raises(Transient, match="timeout"), state.transaction():
+            state.begin_run("scan", "", "", "")
+            state.execute("SELECT pg_sleep(20)")
+        time.sleep(0.6)
+        with pytest.raises(Terminal, match="not kept"), state.transaction():
+            state.begin_run("scan", "", "", "")
+            with pytest.raises(Transient, match="timeout"):
+                state.execute("SELECT pg_sleep(20)")
+        time.sleep(0.6)
+        assert state.runs() == []
+        state.begin_run("scan", "", "", "")
+
+
 # Two servers
 
 

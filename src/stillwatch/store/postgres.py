@@ -30,9 +30,11 @@ except ImportError as e:
 
 T = TypeVar("T")
 
-RETRY_S = 2.0
-"""After a connection could not be made, how long the next one is refused at once, in seconds."""
-PASSING = ("40001", "40P01", "55P03", "57014", "53300", "53100", "57P01", "57P02", "57P03", "08", "25P03")
+RETRY_S = 10.0
+"""After a connection could not be made, or an answer did not come in time, how long all is refused at once, in seconds: who asks
+again and again is not kept waiting each time."""
+TOO_LATE = "57014"
+PASSING = ("40001", "40P01", "55P03", TOO_LATE, "53300", "53100", "57P01", "57P02", "57P03", "08", "25P03")
 """SQLSTATEs, or how they begin, of what may be tried again: serialization, deadlock, timeouts, no room, shutdowns, lines cut."""
 SESSION = """
     SET synchronous_commit = on; SET timezone = 'UTC'; SET standard_conforming_strings = on; SET client_min_messages = warning;
@@ -75,18 +77,20 @@ class Postgres:
 
     def commit(self) -> None:
         """COMMIT; Terminal where PostgreSQL could only roll back, since a statement within had failed."""
-        self._in_transaction = False
         with self._named():
-            done = self._connected().execute("COMMIT").statusmessage
+            db = self._connected()
+            self._in_transaction = False
+            done = db.execute("COMMIT").statusmessage
         if done != "COMMIT":
             raise Terminal(f"{self._address}: a transaction in which a statement had failed was not kept")
 
     def rollback(self) -> None:
         """Give up what was begun; a connection that cannot say so is closed, which does the same."""
-        self._in_transaction = False
         try:
             with self._named():
-                self._connected().execute("ROLLBACK")
+                db = self._connected()
+                self._in_transaction = False
+                db.execute("ROLLBACK")
         except (Transient, Terminal):
             self._drop()
 
@@ -175,11 +179,11 @@ class Postgres:
     def _connected(self) -> psycopg.Connection[dict[str, Any]]:
         """The connection, made anew if need be: the lock of a server first, the tables up to date. Transient where it cannot be;
         in a transaction a broken one stays broken."""
+        until, why = self._refused
+        if time.monotonic() < until and not self._in_transaction:
+            raise Transient(why, hint="it is tried again soon")
         if self._db is not None and not (self._db.closed and not self._in_transaction):
             return self._db
-        until, why = self._refused
-        if time.monotonic() < until:
-            raise Transient(why, hint="it is tried again soon")
         self._drop()
         try:
             with self._named():
@@ -303,6 +307,8 @@ class Postgres:
 
     def _ours(self, e: psycopg.Error) -> Terminal | Transient:
         state, said = e.sqlstate or "", " ".join(str(e).split())
+        if state == TOO_LATE:
+            self._refused = (time.monotonic() + RETRY_S, f"{self._address}: {said}")
         if state == "55P03":
             return Transient(f"{self._address}: another process is writing to the state", hint="try again")
         if state.startswith(PASSING) or (isinstance(e, psycopg.OperationalError) and not state):
