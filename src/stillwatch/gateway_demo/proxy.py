@@ -15,7 +15,7 @@ from stillwatch.gateway_demo.asking import Answer, post_json
 from stillwatch.gateway_demo.processes import Child, free_port, wait_for
 from stillwatch.serving.gateways import litellm_hook
 
-STARTS_WITHIN_S = 180
+STARTS_WITHIN_S = 300
 COMMAND = "LITELLM"
 """The variable that names the proxy's command."""
 

@@ -25,7 +25,7 @@ from stillwatch.gateway_demo.telling import Teller
 from stillwatch.serving.access import Role
 from stillwatch.serving.home import Home
 
-READY_WITHIN_S = 120
+READY_WITHIN_S = 300
 SETTINGS = """\
 port = {port}
 # A name and no address: LiteLLM blots out private addresses in what it tells customers.
