@@ -6,12 +6,12 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEMO ?= $(PY) -m stillwatch demo
 
-.PHONY: help check lint types imports test test-spark test-litellm format demo gateway models clean
+.PHONY: help check lint types imports test test-api test-spark test-litellm format demo gateway models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-check: lint types imports test test-spark test-litellm  ## all that must hold before a change is merged
+check: lint types imports test test-api test-spark test-litellm  ## all that must hold before a change is merged
 
 lint: $(READY)  ## style and format
 	$(PY) -m ruff check
@@ -25,6 +25,9 @@ imports: $(READY)  ## imports go down only
 
 test: $(READY)  ## tests on the embedded engine; finds PostgreSQL, or gets it
 	VENV=$(VENV) .ci/with-postgres $(PY) -m pytest -m "not spark and not litellm"
+
+test-api: $(READY)  ## every route as its OpenAPI document says, tried by schemathesis, which it gets
+	PYTHON=$(PYTHON) .ci/with-schemathesis $(PY) -m pytest -m api
 
 test-spark: $(READY)  ## tests on Spark; finds Java, or gets it
 	VENV=$(VENV) .ci/with-java $(PY) -m pytest -m spark
@@ -59,7 +62,7 @@ demo: $(READY)  ## a log with planted campaigns, judged, and its report
 	$(DEMO)
 
 clean:  ## remove what make has made
-	rm -rf $(VENV) $(MODELS) .venv-litellm build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODELS) .venv-litellm .venv-schemathesis build dist src/*.egg-info .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made anew when pyproject.toml changes.

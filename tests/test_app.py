@@ -788,7 +788,7 @@ def test_a_statement_names_case_reason_and_where_to_appeal(serve: Callable[..., 
     assert told["case"] == case
     assert told["appeal_url"] == server.services.appeal_url(case)
     assert "You may appeal" in told["text"]
-    assert server.ask("GET", "/api/statement/A-none").status_code == 400
+    assert server.ask("GET", "/api/statement/A-none").status_code == 404
 
 
 def test_a_judgement_outranks_the_rules_from_the_next_round_on(serve: Callable[..., Server]) -> None:

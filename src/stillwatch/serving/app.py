@@ -145,6 +145,9 @@ def build(services: Services) -> Starlette:
         status = error.status_code if isinstance(error, HTTPException) else 500
         said = {404: "no such path", 405: "not with this method"}.get(status, "this cannot be answered")
         headers = dict(getattr(error, "headers", None) or {})
+        if status == 405:
+            # The framework tells those of the first route with this path, and there may be several.
+            headers["allow"] = ", ".join(sorted(methods_at(app, request.url.path)))
         return fault_answer(
             Refused(status, said, hint="GET /openapi.json lists all there is", headers=headers), services
         )
@@ -157,6 +160,12 @@ def build(services: Services) -> Starlette:
     )
     app.state.services = services
     return app
+
+
+def methods_at(app: Starlette, path: str) -> set[str]:
+    """The methods that a path is answered with."""
+    routes = [r for r in app.routes if isinstance(r, Wired) and r.path_regex.match(path)]
+    return {method for r in routes for method in r.methods or ()}
 
 
 def wired(route: Route, services: Services) -> Wired:

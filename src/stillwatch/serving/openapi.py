@@ -7,9 +7,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stillwatch import __version__
-from stillwatch.serving.edge import Route
+from stillwatch.serving.edge import OUR_HEADER, Route
+from stillwatch.types import Rung, Standing
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+
+TEXT: Mapping[str, Any] = {"type": "string"}
+TEXTS: Mapping[str, Any] = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
+FLAG: Mapping[str, Any] = {"type": "string", "enum": ["true", "false", "1", "0"]}
+LIMIT: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 10_000}
+QUERY: Mapping[str, Mapping[str, Any]] = {
+    "limit": LIMIT, "preview": FLAG, "unmask": FLAG, "open": FLAG,
+    "standing": {"type": "array", "items": {"type": "string", "enum": [str(s) for s in Standing]}},
+}  # fmt: skip
+"""What may stand in a query, by name; other names take any text."""
+BODY: Mapping[str, Mapping[str, Any]] = {
+    "accounts": TEXTS, "actions": TEXTS, "settings": {"type": "object"},
+    "rung": {"type": "string", "enum": [str(r) for r in Rung]},
+    "verdict": {"type": "string", "enum": ["positive", "negative", "unsure"]},
+    "outcome": {"type": "string", "enum": ["upheld", "overturned"]},
+}  # fmt: skip
+"""What may stand in a field of a body, likewise. What hangs on several fields, or on what there is, no schema says."""
+PAGES = (("get", "/appeals"),)
+"""Answered with a page for people, errors too."""
 
 ERROR = {
     "type": "object",
@@ -38,7 +58,10 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "gateway_token": {"type": "apiKey", "in": "header", "name": OUR_HEADER},
+            },
             "schemas": {"Error": ERROR},
         },
     }
@@ -50,10 +73,15 @@ def operation(route: Route, method: str) -> dict[str, Any]:
         "operationId": f"{method}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_')}",
         "summary": route.summary,
         "description": f"Needs the right `{route.right}`." if route.right else f"Open: {route.open_because}.",
-        "security": [{"token": []}] if route.right else [],
+        "security": [{"gateway_token" if route.token_header else "token": []}] if route.right else [],
         "parameters": [*_parameters(route)],
-        "responses": {"200": {"description": "as asked"}, "default": _error()},
+        "responses": {"2XX": {"description": "as asked"}, "default": _error()},
     }
+    if route.token_header:
+        told["responses"]["503"] = _error("no token that holds: an error and no denial, which would be the customer's")
+        told["responses"]["default"] = {"description": "refused, in the words of the customer's API"}
+    if (method, route.path) in PAGES:
+        told["responses"] = {s: {"description": "a page", "content": {"text/html": {}}} for s in ("2XX", "default")}
     if route.fields and method != "get":
         told["requestBody"] = {"content": {"application/json": {"schema": _object(route.fields)}}}
     return told
@@ -63,16 +91,16 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
     for name in re.findall(r"\{(\w+)(?::\w+)?\}", route.path):
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
     for name, meaning in route.query.items():
-        yield {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
+        yield {"name": name, "in": "query", "description": meaning, "schema": dict(QUERY.get(name, TEXT))}
 
 
 def _object(fields: Mapping[str, str]) -> dict[str, Any]:
-    properties = {name: {"description": meaning} for name, meaning in fields.items()}
+    properties = {name: {"description": meaning, **BODY.get(name, TEXT)} for name, meaning in fields.items()}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _error() -> dict[str, Any]:
+def _error(meaning: str = "what is wrong, and what to do") -> dict[str, Any]:
     return {
-        "description": "what is wrong, and what to do",
+        "description": meaning,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
     }

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from stillwatch import policy as policies
 from stillwatch.actions import LIVING, Appeal, act_of_person
+from stillwatch.errors import UsageError
 from stillwatch.policy import explain, preview
 from stillwatch.responders import ladder
 from stillwatch.serving.access import Right
@@ -330,7 +331,10 @@ async def statement(asked: Asked) -> Response:
     wording = services.policy.now().statement
     if not wording.appeal_url and (url := services.appeal_url(action_id)):
         wording = dataclasses.replace(wording, appeal_url=url)
-    told = await services.clerk.do(lambda desk: desk.actions.statement(action_id, wording))
+    try:
+        told = await services.clerk.do(lambda desk: desk.actions.statement(action_id, wording))
+    except UsageError as e:
+        raise Refused(404, e.message, hint=e.hint) from e
     return answer_json({**dataclasses.asdict(told), "text": told.text()})
 
 

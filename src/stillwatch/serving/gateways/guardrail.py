@@ -29,6 +29,7 @@ from typing import Any
 
 from stillwatch.errors import UsageError
 from stillwatch.serving.gateways import App, Caller, Gate, Receive, Scope, Send, body_of, respond
+from stillwatch.serving.lines import REQUEST
 
 PATH = "/beta/litellm_basic_guardrail_api"
 MOST_BYTES = 64 << 20
@@ -58,17 +59,22 @@ def guardrail(gate: Gate, wiring: GuardrailWiring | None = None) -> App:
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            return await respond(send, 405, {**JSON, "allow": "POST"}, b'{"error": "ask with POST"}')
+            return await respond(send, 405, {**JSON, "allow": "POST"}, _fault("ask with POST"))
         body = await body_of(receive, MOST_BYTES)
         if body is None:
-            return await respond(send, 413, JSON, b'{"error": "the question is too large, or was cut off"}')
+            return await respond(send, 413, JSON, _fault("the question is too large, or was cut off"))
         try:
             asked = _question(body)
         except (ValueError, RecursionError) as e:
-            return await respond(send, 400, JSON, json.dumps({"error": f"no question of a guardrail: {e}"}).encode())
+            return await respond(send, 400, JSON, _fault(f"no question of a guardrail: {e}"))
         await respond(send, 200, JSON, json.dumps(_action(gate, asked, fields)).encode())
 
     return answered
+
+
+def _fault(error: str) -> bytes:
+    hint = "POST what LiteLLM's generic_guardrail_api sends"
+    return json.dumps({"error": error, "hint": hint, "request_id": REQUEST.get()}).encode()
 
 
 def _question(body: bytes) -> Mapping[str, Any]:
