@@ -2,8 +2,8 @@
 
 Forgotten are exchanges, with all that was kept of them, once they are older than the horizon. The names of campaigns, their
 histories and who was counted to them stay: the ledger stands under keyed hashes of accounts, so that an account of which
-nothing else is left is known again when it comes back, as the member it was. An exchange older than what was forgotten is
-not taken in any more, for nobody could tell whether it was before.
+nothing else is left is known again when it comes back, as the member it was, until everything is judged anew. An exchange
+older than what was forgotten is not taken in any more, for nobody could tell whether it was before.
 
 State is rewritten for this, so it is done only once a thirtieth of the horizon has gathered beyond it.
 """
