@@ -71,10 +71,10 @@ ALARMS: Mapping[str, str] = {
     "policy_unreadable": "the policy file cannot be used; the last good one goes on, and nothing new is proposed without one",
     "audit_failing": "the audit cannot be written, so that no action can begin: free its disk, check its permissions",
     "intake_refusing": "senders were told 503 in the last minute: too much comes in, or the spool is full; see the log",
-    "spool_damaged": "batches of the spool could not be read and were set aside, all others are judged: each has a file in the "
-    "home's `quarantine` that says when they came; have senders repeat them, check the disk, remove the files",
     "judge_rebuilt": "the state of judging was of an older version's format and was begun anew from what the spool holds; "
     "`rebuilt.json` in the home says what that means; remove it when you have read it",
+    "spool_damaged": "batches of the spool could not be read and were set aside, all others are judged: each has a file in the "
+    "home's `quarantine` that says when they came; have senders repeat them, check the disk, remove the files",
     "gateway_locked_out": "Envoy or nginx asks without a token that holds and is answered 503: it does as when nobody answers, "
     "so that nothing may be enforced there; give it a token of the role gateway",
     "disk_low": "less than `disk_free_bytes` are free on the home's disk",
