@@ -25,7 +25,6 @@ from stillwatch.scoring import (
     Verdict,
     coordination,
     expected_false,
-    family_of,
     judge,
     settle,
     signalled,
@@ -33,7 +32,7 @@ from stillwatch.scoring import (
 )  # fmt: skip
 from stillwatch.store import Engine
 from stillwatch.traits import traits
-from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
+from stillwatch.types import Alternative, Axis, Exhibit, Outcome
 from stillwatch.weighing import TRAITS, probability
 
 NONE = signals()
@@ -260,7 +259,7 @@ RULES = Rules()
 LONG = RULES.act + 1
 GOOD: dict[str, Any] = {
     "odds": LONG,
-    "practising": 1.0,
+    "shown": True,
     "read": True,
     "bits": {Axis.COORDINATION: 30.0, Axis.EXTRACTION: 6.0, Axis.CONCEALMENT: 3.0},
     "evidence": {"identity": 15.0, "template": 15.0, "content": 6.0},
@@ -272,7 +271,7 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     nothing: tuple[Exhibit, ...] = ()
     return Verdict(
         case=case, outcome=Outcome.REVIEW, confidence=probability(given["odds"]), q_value=1.0, exhibits=nothing,
-        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"],
+        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], shown=given["shown"],
         read=given["read"],
         bits=GOOD["bits"] | given["bits"], evidence=given["evidence"],
     )  # fmt: skip
@@ -292,7 +291,7 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("just enough true ones", {"q_value": RULES.q_value}, Outcome.CAMPAIGN),
     ("too many false ones", {"q_value": RULES.q_value + 0.001}, Outcome.REVIEW),
     ("no concealment", {"bits": {Axis.CONCEALMENT: RULES.concealment - 0.1}}, Outcome.REVIEW),
-    ("few practise it", {"practising": RULES.practising - 0.01}, Outcome.REVIEW),
+    ("what it is after is not to be seen", {"shown": False}, Outcome.REVIEW),
     (
         "reads like others' work",
         {"odds": RULES.act + RULES.unread - 0.01, "read": False, "size": 60},
@@ -385,12 +384,7 @@ def test_traits_are_told_where_they_weigh_a_bit_under_a_family_and_the_axis_they
         ("org", Axis.CONCEALMENT, "identity", -2.0),
         ("read", Axis.EXTRACTION, "content", -2.0),
     }
-    assert all(TRAITS[e.detector][2] in e.text for e in exhibits)
-
-
-@pytest.mark.parametrize("trait", TRAITS)
-def test_every_trait_has_a_family(trait: str) -> None:
-    assert family_of(trait) in FAMILIES
+    assert all(TRAITS[e.detector].asks in e.text for e in exhibits)
 
 
 def tie(kind: str, family: str, **changes: Any) -> Tie:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,7 +122,7 @@ def test_what_weighs_too_little_does_not_stand(planted: tuple[Town, Ground]) -> 
     made, ground = planted
     light = weights_of(PROMISING - 0.1)
     assert groups(ground, list(made.clusters.values()), light, RULES) == []
-    just = replace(light, start=PROMISING)
+    just = weights_of(PROMISING)
     assert groups(ground, [made.clusters["campaign"]], just, RULES) != []
 
 
