@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +21,17 @@ from stillwatch import cli
 from stillwatch.actions import Actions
 from stillwatch.audit import Audit, entries, load_signer, public_key, verify
 from stillwatch.errors import Terminal, Transient, UsageError
+from stillwatch.serving import audit_key
 from stillwatch.serving.access import Access, Role
+from stillwatch.serving.audit_key import change
 from stillwatch.serving.backup import backup, restore
 from stillwatch.serving.home import Home
 from stillwatch.serving.office import open_office
 from stillwatch.serving.services import opened
 from stillwatch.serving.settings import Settings
+from stillwatch.serving.settings import load as load_settings
 from stillwatch.store.moves import NAMED, NUMBERED, copy_state
-from stillwatch.store.places import PASSWORD_VARIABLE, VARIABLE, Address
+from stillwatch.store.places import PASSWORD_VARIABLE, VARIABLE, Address, Place
 from stillwatch.store.state import Judgement, State
 from stillwatch.types import Rung, Standing
 from test_actions import START, action
@@ -168,9 +172,7 @@ def test_a_state_is_moved_to_the_database_and_back(
 
 
 def load(home: Home) -> Settings:
-    from stillwatch.serving.settings import load as load_settings
-
-    return load_settings(home.settings)
+    return load_settings(home.settings if home.settings.exists() else None)
 
 
 def test_a_move_asks_for_a_database_and_an_empty_one(
@@ -248,6 +250,104 @@ def test_an_empty_database_is_not_taken_for_the_state_there_was(home: Home, post
         opened(home, load(home), judge=False),
     ):
         pytest.fail("it was begun anew")
+
+
+@pytest.fixture
+def bound(home: Home, place: Place) -> Home:
+    """A home with an action in force, whose state is in either store."""
+    if isinstance(place, Address):
+        home.settings.write_text(settings(place))
+    propose(home, 0)
+    return home
+
+
+def propose(home: Home, n: int) -> None:
+    with opened(home, load(home), judge=False) as services:
+        services.clerk.do_now(lambda desk: desk.actions.propose([action(n, f"account {n}")]))
+
+
+def copied(home: Home, to: Path) -> Home:
+    """A home as it is now, elsewhere, which knows of the same database."""
+    shutil.copytree(home.folder, to)
+    return Home(to)
+
+
+def test_a_state_follows_its_audit_from_key_to_key(bound: Home, place: Place) -> None:
+    keys = [public_key(bound.audit)]
+    for n in (1, 2):
+        assert cli.main(["audit", "rotate", str(bound.folder)]) == 0
+        keys.append(public_key(bound.audit))
+        propose(bound, n)
+    assert len(set(map(str, keys))) == 3 and all(verify(bound.audit, key).is_sound for key in keys)
+    with State(place if isinstance(place, Address) else bound.state) as state:
+        assert len(state.execute("SELECT * FROM actions")) == 3
+        held = [(r["audit"], r["after_event"]) for r in state.execute("SELECT * FROM holders ORDER BY number")]
+    # A state in a file is bound to nothing but its home; one in a database still knows which entries it spoke of before.
+    assert held == ([(str(key), 0) for key in keys] if isinstance(place, Address) else [])
+
+
+def test_a_copy_with_the_old_key_is_another_audit_once_the_key_was_changed(
+    home: Home, address: Address, tmp_path: Path
+) -> None:
+    home.settings.write_text(settings(address))
+    propose(home, 0)
+    copy = copied(home, tmp_path / "copy")
+    change(home, "ann")
+    # Nothing was done since by which the copy's audit could be known for an old one, but the key.
+    with pytest.raises(Terminal, match="another audit"), opened(copy, load(copy), judge=False):
+        pytest.fail("two audits")
+    with pytest.raises(Terminal, match="another audit"):
+        change(copy, "bob")
+    assert public_key(copy.audit) != public_key(home.audit)
+    assert (
+        verify(copy.audit, public_key(copy.audit)).is_sound and not copy.audit_key.with_name("audit.key.next").exists()
+    )
+    # The log since the change is still told by its length.
+    late = copied(home, tmp_path / "late")
+    propose(home, 1)
+    with pytest.raises(Terminal, match="speaks of entry"), opened(late, load(late), judge=False):
+        pytest.fail("an old copy")
+    propose(home, 2)
+
+
+def test_a_key_is_not_changed_while_a_server_elsewhere_has_the_state(
+    home: Home, address: Address, postgres: Server, tmp_path: Path
+) -> None:
+    home.settings.write_text(settings(address))
+    propose(home, 0)
+    copy, before = copied(home, tmp_path / "copy"), public_key(home.audit)
+    with opened(copy, load(copy), judge=False), pytest.raises(Transient, match="another server"):
+        change(home, "ann")
+    postgres.stop()
+    try:
+        assert cli.main(["audit", "rotate", str(home.folder)]) == 5
+    finally:
+        postgres.start()
+    assert public_key(home.audit) == before and not home.audit_key.with_name("audit.key.next").exists()
+
+
+def test_a_state_that_is_away_when_the_key_has_changed_follows_at_the_next_start(
+    home: Home, address: Address, postgres: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.settings.write_text(settings(address))
+    propose(home, 0)
+    plain = audit_key._put_in_place
+
+    def put_in_place(new: Path, key: Path) -> None:
+        plain(new, key)
+        postgres.stop()
+
+    monkeypatch.setattr(audit_key, "_put_in_place", put_in_place)
+    try:
+        assert cli.main(["audit", "rotate", str(home.folder)]) == 0
+    finally:
+        postgres.start()
+    assert "learns of the new key at the server's next start" in capsys.readouterr().err
+    with State(address) as state:
+        assert len(state.execute("SELECT * FROM holders")) == 1
+    propose(home, 1)
+    with State(address) as state:
+        assert state.execute("SELECT audit FROM holders ORDER BY number")[-1]["audit"] == str(public_key(home.audit))
 
 
 # What a server does

@@ -75,7 +75,7 @@ def verify(home: Path, *, key: Path | None = None, since: Path | None = None, js
 
 
 @audit.command(name="rotate")
-def rotate_key(home: Path, *, json_: JsonFlag = False) -> int:
+def rotate_key(home: Path, *, config: Path | None = None, json_: JsonFlag = False) -> int:
     """Have the audit signed with a new key from now on; the old one vouches for it, and is no more.
 
     Examples:
@@ -86,14 +86,18 @@ def rotate_key(home: Path, *, json_: JsonFlag = False) -> int:
     Stop the server first. The old key signs one last checkpoint, over the entry that
     names the new key; verify follows from any key you kept to the newest. Keep the new
     audit/key.pub elsewhere too. A key given in STILLWATCH_AUDIT_KEY is replaced by one in
-    keys/audit.key: unset the variable then.
+    keys/audit.key: unset the variable then. A state in a database is bound to the new
+    key too; copies of the home that stand by need the new key and audit.
 
-    Exit codes: 0 done; 2 there is no audit or no key; 5 a server has the home.
+    Exit codes: 0 done; 2 there is no audit or no key; 5 a server has the home or its
+    state, or the database that holds the state cannot be reached.
 
     Parameters
     ----------
     home
         The folder that serve was given.
+    config
+        Settings (TOML) instead of serve.toml in the home, as for serve.
     json_
         Print both public keys as JSON.
     """
@@ -101,11 +105,13 @@ def rotate_key(home: Path, *, json_: JsonFlag = False) -> int:
     from stillwatch.serving.audit_key import change
     from stillwatch.serving.home import Home
 
-    done = change(Home(home), me())
+    done = change(Home(home), me(), config)
     if json_:
         print(json.dumps({"old": str(done.old), "new": str(done.new), "entries": done.entries}, indent=2))
     else:
         print(f"old {done.old}, which vouches for the new one and {done.entries:,} entries\nnew {done.new}")
+    if done.untold:
+        print(f"the state learns of the new key at the server's next start: {done.untold}", file=sys.stderr)
     if os.environ.get(KEY_VARIABLE):
         print(f"unset {KEY_VARIABLE}: the new key is in {Home(home).audit_key}", file=sys.stderr)
     return 0

@@ -1,14 +1,18 @@
 """Which state a home has, and that it is this home's.
 
 A state in a database is written beside one audit, which is a file of one home: the database says which, and a server with
-another audit, or an older copy of it, is refused. The home says that its state is in a database (``state.at``), so that a server
-which has lost its setting does not begin anew with nothing in force.
+another audit, or an older copy of it, is refused. It goes by the key that signs the audit, and follows where an old key has
+vouched for a new one; a copy that only knows the old one is then another audit. The home says that its state is in a database
+(``state.at``), so that a server which has lost its setting does not begin anew with nothing in force.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from stillwatch.audit import Audit
 from stillwatch.errors import Terminal, Transient, UsageError
@@ -45,8 +49,11 @@ def place_told(home: Home, config: Path | None = None) -> Place:
 
 
 def claim(home: Home, state: State, audit: Audit) -> None:
-    """Have the state written beside this audit from now on. Terminal where it was written beside another one, or a longer one;
-    UsageError where it is empty and should not be. For a state in a file there is nothing to claim."""
+    """Have the state written beside this audit from now on, under the key that signs it now.
+
+    Terminal where it was written beside another audit, or a longer one; UsageError where it is empty and should not be. For a
+    state in a file there is nothing to claim.
+    """
     if not isinstance(state.place, Address):
         return
     with state.transaction():
@@ -64,7 +71,21 @@ def claim(home: Home, state: State, audit: Audit) -> None:
                 f"{state.place}: speaks of entry {told:,} of the audit, but the audit here has {audit.size:,}",
                 hint="this is an old copy of the audit: bring the newest here; stillwatch audit verify shows what it has",
             )
+        elif held[0]["audit"] != str(audit.verifier):
+            _follow(state, held[0], audit)
     write_text(marker_of(home), f"{state.place}\n")
+
+
+@contextmanager
+def claimed(home: Home, place: Place, audit: Audit) -> Iterator[State | None]:
+    """The home's state, claimed and held against servers meanwhile; None where it is in a file, which the home's lock holds.
+    Transient where another server has it; else as ``claim``."""
+    if not isinstance(place, Address):
+        yield None
+        return
+    with State(place, holds=True) as state:
+        claim(home, state, audit)
+        yield state
 
 
 def adopt(home: Home, state: State, audit: Audit, who: str, reason: str) -> str:
@@ -132,9 +153,19 @@ def _check_alone(home: Home, state: State, *, is_empty: bool) -> None:
 
 
 def _hold(state: State, audit: Audit) -> None:
+    """A new audit: what was in the state before speaks of another one's entries."""
+    _note(state, audit, _newest(state, "action_events"), _newest(state, "appeals"))
+
+
+def _follow(state: State, held: Mapping[str, Any], audit: Audit) -> None:
+    """The same audit under a new key: all that spoke of its entries still does."""
+    _note(state, audit, held["after_event"], held["after_appeal"])
+
+
+def _note(state: State, audit: Audit, after_event: int, after_appeal: int) -> None:
     state.execute(
         "INSERT INTO holders (audit, since, after_event, after_appeal) VALUES (?, ?, ?, ?)",
-        str(audit.verifier), datetime.now(UTC).isoformat(), _newest(state, "action_events"), _newest(state, "appeals"),
+        str(audit.verifier), datetime.now(UTC).isoformat(), after_event, after_appeal,
     )  # fmt: skip
 
 
@@ -142,7 +173,7 @@ def _newest(state: State, table: str) -> int:
     return int(state.execute(f"SELECT coalesce(max(number), 0) AS n FROM {table}")[0]["n"])
 
 
-def _last_told(state: State, held: dict[str, object]) -> int:
+def _last_told(state: State, held: Mapping[str, Any]) -> int:
     """The highest number of an entry of this audit that the state speaks of; -1 where of none."""
     found = [
         state.execute(f"SELECT coalesce(max(audit), -1) AS n FROM {table} WHERE number > ?", held[after])[0]["n"]
