@@ -26,6 +26,7 @@ from stillwatch.scoring import (
     coordination,
     expected_false,
     judge,
+    needed,
     settle,
     signalled,
     told,
@@ -260,7 +261,7 @@ LONG = RULES.act + 1
 GOOD: dict[str, Any] = {
     "odds": LONG,
     "shown": True,
-    "read": True,
+    "need": RULES.act,
     "bits": {Axis.COORDINATION: 30.0, Axis.EXTRACTION: 6.0, Axis.CONCEALMENT: 3.0},
     "evidence": {"identity": 15.0, "template": 15.0, "content": 6.0},
 }
@@ -272,7 +273,7 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     return Verdict(
         case=case, outcome=Outcome.REVIEW, confidence=probability(given["odds"]), q_value=1.0, exhibits=nothing,
         alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], shown=given["shown"],
-        read=given["read"],
+        need=given["need"],
         bits=GOOD["bits"] | given["bits"], evidence=given["evidence"],
     )  # fmt: skip
 
@@ -292,16 +293,8 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("too many false ones", {"q_value": RULES.q_value + 0.001}, Outcome.REVIEW),
     ("no concealment", {"bits": {Axis.CONCEALMENT: RULES.concealment - 0.1}}, Outcome.REVIEW),
     ("what it is after is not to be seen", {"shown": False}, Outcome.REVIEW),
-    (
-        "reads like others' work",
-        {"odds": RULES.act + RULES.unread - 0.01, "read": False, "size": 60},
-        Outcome.REVIEW,
-    ),
-    (
-        "reads like theirs, long odds",
-        {"odds": RULES.act + RULES.unread, "read": False, "size": 60},
-        Outcome.CAMPAIGN,
-    ),
+    ("more is needed than there is", {"need": LONG + 0.01}, Outcome.REVIEW),
+    ("just what is needed", {"need": LONG}, Outcome.CAMPAIGN),
     ("explained", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN - 0.1}}, Outcome.LET_GO),
     ("explained, but plain", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN}}, Outcome.REVIEW),
     ("explained, plain, short", {"alternatives": EXPLAINS, "odds": RULES.worth + 0.01}, Outcome.LET_GO),
@@ -374,6 +367,17 @@ def test_expected_false_is_the_mean_doubt_of_those_at_least_as_strong(p: list[fl
 
 def test_one_strong_case_among_doubtful_ones_keeps_its_q_value() -> None:
     assert expected_false([0.5, 0.99, 0.6])[1] == pytest.approx(expected_false([0.99])[0]) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("read", "share_two", "more"),
+    [(0.0, 1.0, 0.0), (-1.0, RULES.tied, 0.0), (-1.01, 1.0, RULES.unread), (0.0, RULES.tied - 0.01, RULES.alone),
+     (-2.0, 0.0, RULES.unread + RULES.alone)],
+)  # fmt: skip
+def test_more_is_needed_of_what_reads_like_others_work_and_of_what_a_wording_alone_ties(
+    read: float, share_two: float, more: float
+) -> None:
+    assert needed({"read": read, "share_two": share_two}, RULES) == pytest.approx(RULES.act + more)
 
 
 def test_traits_are_told_where_they_weigh_a_bit_under_a_family_and_the_axis_they_have() -> None:

@@ -45,7 +45,8 @@ class Rules:
     they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is plain: ``families``
     traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
     Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
-    are asked for.
+    are asked for; and ``alone`` bits more where less than ``tied`` of the accounts share values of two traces: a wording alone
+    may be a public tool's.
     ``worth`` bits of odds send a case to review, and so do proven axes, whatever the odds. ``cover`` and ``lift`` are what a
     shared value needs to be named.
     """
@@ -53,6 +54,8 @@ class Rules:
     smallest: int = 8
     act: float = 2.0
     unread: float = 2.0
+    alone: float = 1.0
+    tied: float = 0.15
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
@@ -71,14 +74,13 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``shown`` says whether
-    what it is after is to be seen at all (``Rules.practising``, ``Rules.plainly``), ``read`` whether the wordings that mark it
-    read at least half as much like training data as what others ask; ``risk`` is by member, in the order of
-    ``case.members``."""
+    what it is after is to be seen at all (``Rules.practising``, ``Rules.plainly``), ``need`` what odds are asked for;
+    ``risk`` is by member, in the order of ``case.members``."""
 
     case: Case
     odds: float
     shown: bool
-    read: bool
+    need: float
     outcome: Outcome
     confidence: float
     q_value: float
@@ -115,9 +117,15 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     shown = found["practising"] >= rules.practising or found["whole_marked"] >= rules.plainly
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
-        case, odds, shown, found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
+        case, odds, shown, needed(found, rules), Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
         exhibits, alternatives, np.zeros(case.size),
     )  # fmt: skip
+
+
+def needed(found: dict[str, float], rules: Rules) -> float:
+    """Bits of odds that a group with these traits needs to be a campaign."""
+    unread, alone = found["read"] < -1, found["share_two"] < rules.tied
+    return rules.act + unread * rules.unread + alone * rules.alone
 
 
 def told(found: dict[str, float], weights: Weights) -> list[Exhibit]:
@@ -250,9 +258,8 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    need = rules.act + (0.0 if draft.read else rules.unread)
     seen = draft.shown and draft.bits[Axis.CONCEALMENT] >= rules.concealment
-    weighty = draft.odds >= need and q_value <= rules.q_value and seen
+    weighty = draft.odds >= draft.need and q_value <= rules.q_value and seen
     plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)
     passes = case.size >= rules.smallest and (weighty or plain)
     if any(a.explains for a in draft.alternatives):
