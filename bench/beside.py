@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from stillwatch.actions import act_of_person
-from stillwatch.serving.access import Role
+from stillwatch.serving.access import Access, Role
 from stillwatch.serving.home import Home
 from stillwatch.serving.services import Desk, opened
 from stillwatch.serving.settings import load
@@ -53,7 +53,7 @@ def prepared(folder: Path, held: int, toml: str) -> tuple[Home, dict[Role, str]]
         with opened(home, load(home.settings), judge=False) as services:
             for first in range(0, held, AT_ONCE):
                 services.clerk.do_now(hold, range(first, min(held, first + AT_ONCE)))
-            tokens = {r: services.access.issue(f"bench-{r}", r, "bench").secret.reveal() for r in Role}
+            tokens = {r: services.door.do_now(Access.issue, f"bench-{r}", r, "bench").secret.reveal() for r in Role}
     finally:
         os.umask(before)
     return home, tokens

@@ -23,7 +23,7 @@ from stillwatch import results
 from stillwatch.audit import AuditUnwritable, entries, public_key, verify
 from stillwatch.errors import Terminal, Transient
 from stillwatch.serving import newest, rounds, snapshot
-from stillwatch.serving.access import RIGHTS, Role
+from stillwatch.serving.access import RIGHTS, Access, Role
 from stillwatch.serving.app import ROUTES, build
 from stillwatch.serving.belonging import Belongings
 from stillwatch.serving.edge import OUR_HEADER, Route
@@ -104,6 +104,11 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def issued(services: Services) -> dict[Role, str]:
+    """A token of each role."""
+    return {r: services.door.do_now(Access.issue, f"a-{r}", r, "test").secret.reveal() for r in Role}
+
+
 @pytest.fixture
 def serve(folder: Path) -> Iterator[Callable[..., Server]]:
     """Opens servers over homes in a temporary folder, without a judge."""
@@ -117,9 +122,8 @@ def serve(folder: Path) -> Iterator[Callable[..., Server]]:
         context = opened(home, settings, judge=False)
         services = context.__enter__()
         stack.append(context)
-        held = {t.role: t for t in services.access.tokens()}
-        assert not held
-        tokens = {r: services.access.issue(f"a-{r}", r, "test").secret.reveal() for r in Role}
+        assert not services.door.do_now(Access.tokens)
+        tokens = issued(services)
         return Server(services, tokens)
 
     yield made
@@ -192,7 +196,7 @@ def test_a_forged_revoked_or_foreign_token_is_nobody(serve: Callable[..., Server
     for wrong in (token[:-1] + ("a" if token[-1] != "a" else "b"), token.replace("viewer", "admin"), "", "Basic x"):
         headers = {"authorization": f"Bearer {wrong}"}
         assert server.ask("GET", "/api/campaigns", None, headers=headers).status_code == 401
-    server.services.access.revoke(token.split("_")[2], "test")
+    server.services.door.do_now(Access.revoke, token.split("_")[2], "test")
     assert server.ask("GET", "/api/campaigns", Role.VIEWER).status_code == 401
 
 
@@ -609,7 +613,8 @@ def test_how_many_one_may_suspend_alone_is_the_policys_that_stands(serve: Callab
 
     def needed(accounts: list[str]) -> set[int]:
         made = server.post("/api/actions", {**proposed, "accounts": accounts}, Role.ANALYST)["proposed"]
-        return {server.services.clerk.do_now(lambda desk: desk.actions.get(a["action_id"]).needed) for a in made}
+        ids = [a["action_id"] for a in made]
+        return server.services.clerk.do_now(lambda desk: {desk.actions.get(i).needed for i in ids})
 
     def signed(accounts: list[str]) -> set[str]:
         made = server.post("/api/actions", {**proposed, "accounts": accounts}, Role.ANALYST)["proposed"]
@@ -709,7 +714,7 @@ def test_the_last_known_is_answered_before_anything_else_runs(serve: Callable[..
     other.privacy_key.write_bytes(server.services.home.privacy_key.read_bytes())
     other.privacy_key.chmod(0o600)
     with opened(other, PUBLIC, judge=False) as services:
-        tokens = {r: services.access.issue(r, r, "test").secret.reveal() for r in Role}
+        tokens = issued(services)
         told = Server(services, tokens).get(asked, Role.GATEWAY)
     assert {n: told[n] for n in ("rung", "case")} == {n: first[n] for n in ("rung", "case")}
 
@@ -723,10 +728,10 @@ def test_a_gateway_is_let_in_while_the_state_cannot_be_read(
     def broken(*_: object) -> Any:
         raise Transient("state.db: disk I/O error")
 
-    monkeypatch.setattr(server.services.access, "who", broken)
+    monkeypatch.setattr(Access, "who", broken)
     assert server.ask("GET", "/v1/in-force?account=a", Role.GATEWAY).status_code == 200
     assert server.ask("GET", "/api/campaigns", Role.ADMIN).status_code == 503
-    unseen = {"authorization": "Bearer sw_gateway_0_x"}
+    unseen = {"authorization": f"Bearer sw_gateway_{'0' * 12}_{'x' * 43}"}
     assert server.ask("GET", "/v1/in-force?account=a", None, headers=unseen).status_code == 503
 
 

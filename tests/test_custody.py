@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -27,7 +28,8 @@ from stillwatch.serving.audit_key import change
 from stillwatch.serving.backup import backup, restore
 from stillwatch.serving.home import Home
 from stillwatch.serving.office import open_office
-from stillwatch.serving.services import opened
+from stillwatch.serving.rounds import Loop
+from stillwatch.serving.services import Services, opened
 from stillwatch.serving.settings import Settings
 from stillwatch.serving.settings import load as load_settings
 from stillwatch.store.moves import NAMED, NUMBERED, copy_state
@@ -149,7 +151,7 @@ def test_a_state_is_moved_to_the_database_and_back(
     assert "rows from state.db" in capsys.readouterr().out
     assert not home.state.exists() and len(list(home.folder.glob("state.db.moved-*"))) == 1
     with opened(home, load(home), judge=False) as services:
-        assert len(services.access.tokens()) == 2
+        assert len(services.door.do_now(Access.tokens)) == 2
         assert services.clerk.do_now(lambda desk: len(desk.actions.standing(Standing.IN_FORCE))) == 1
     with State(address) as state:
         after = contents(state)
@@ -164,7 +166,7 @@ def test_a_state_is_moved_to_the_database_and_back(
     assert cli.main(["state", "move", str(home.folder), "--back"]) == 0
     home.settings.unlink()
     with opened(home, Settings(), judge=False) as services:
-        assert len(services.access.tokens()) == 2
+        assert len(services.door.do_now(Access.tokens)) == 2
     with State(home.state) as state:
         assert contents(state) == after
     events = [e.deed.event for e in entries(home.audit)]
@@ -353,13 +355,13 @@ def test_a_state_that_is_away_when_the_key_has_changed_follows_at_the_next_start
 # What a server does
 
 
+def is_let_in(services: Services, token: str) -> bool:
+    return asyncio.run(services.door.who(f"Bearer {token}", is_gateway=True)) is not None
+
+
 def test_what_is_in_force_outlives_the_database_and_is_found_again(
     home: Home, address: Address, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
-    from stillwatch.serving.rounds import Loop
-
     monkeypatch.setattr("stillwatch.store.postgres.RETRY_S", 0.0)
     home.settings.write_text(settings(address) + "loop_every_s = 0.1\n")
     with opened(home, load(home), judge=False) as services:
@@ -368,16 +370,17 @@ def test_what_is_in_force_outlives_the_database_and_is_found_again(
         services.clerk.do_now(lambda desk: desk.actions.propose([made]))
         loop = Loop(services)
         assert asyncio.run(loop.round()).found == {}
-        token = services.access.issue("litellm", Role.GATEWAY, "root").secret.reveal()
-        assert services.gateways.who(f"Bearer {token}") is not None
+        token = services.door.do_now(Access.issue, "litellm", Role.GATEWAY, "root").secret.reveal()
+        assert is_let_in(services, token)
 
         postgres.stop()
         try:
             assert set(asyncio.run(loop.round()).found) >= {"table", "expire"}
             assert "loop_failing" in services.alarms
             assert services.decisions.ask("a", "", "", datetime.now(UTC)).rung is Rung.THROTTLE
-            monkeypatch.setattr("stillwatch.serving.access.FRESH_S", -1.0)
-            assert services.gateways.who(f"Bearer {token}") is not None
+            monkeypatch.setattr("stillwatch.serving.door.FRESH_S", -1.0)
+            monkeypatch.setattr("stillwatch.serving.door.RENEW_S", -1.0)
+            assert is_let_in(services, token)
         finally:
             postgres.start()
         assert asyncio.run(loop.round()).found == {}
@@ -415,7 +418,7 @@ def test_tokens_are_made_beside_a_server_by_the_server(
         finally:
             stop.set()
             running.join()
-        assert services.access.who(f"Bearer {issued.secret.reveal()}").name == "beside"
+        assert asyncio.run(services.door.who(f"Bearer {issued.secret.reveal()}")).name == "beside"
     assert [(e.deed.event, e.deed.who, e.deed.subject) for e in entries(home.audit)] == [
         ("token.issue", "cli:ann", "before"), ("token.issue", "cli:ann", "beside"),
     ]  # fmt: skip

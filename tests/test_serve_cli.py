@@ -21,7 +21,7 @@ import pytest
 
 from stillwatch import cli
 from stillwatch.audit import public_key, verify
-from stillwatch.serving.access import Role
+from stillwatch.serving.access import Access, Role
 from stillwatch.serving.doctor import Check, examine
 from stillwatch.serving.home import Home
 from stillwatch.serving.office import open_office
@@ -254,7 +254,7 @@ def home(folder: Path) -> Home:
     try:
         with opened(made, Settings(port=0), judge=False) as services:
             for role in Role:
-                services.access.issue(f"t-{role}", role, "test")
+                services.door.do_now(Access.issue, f"t-{role}", role, "test")
             services.audit.append("test", "ann", "admin", "x", {})
     finally:
         os.umask(before)

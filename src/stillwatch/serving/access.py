@@ -177,6 +177,11 @@ class Token:
         if self.created_at > self.expires_at:
             raise ValueError(f"token {self.token_id!r} would expire before it is made")
 
+    @property
+    def caller(self) -> Caller:
+        """Whoever shows it."""
+        return Caller(self.name, self.role, self.token_id)
+
     def holds(self, now: datetime) -> bool:
         """Whether it is neither revoked nor expired."""
         return self.revoked_at is None and now < self.expires_at
@@ -215,6 +220,14 @@ class _Known:
     is_proven: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Whose token this was when it was last read, ``age_s`` seconds ago."""
+
+    caller: Caller
+    age_s: float
+
+
 @dataclass(slots=True)
 class _Failures:
     count: int = 0
@@ -225,7 +238,8 @@ class Access:
     """The tokens of a state. ``who`` answers from memory but for the first time and every few seconds after.
 
     An id that many wrong secrets were sent for must wait, longer each time; whoever has shown its right secret before need
-    not, so that nobody can be locked out by knowing an id. Methods belong to the thread that opened the state.
+    not, so that nobody can be locked out by knowing an id. Methods belong to the thread that opened the state, but for
+    ``remembered``.
 
     Tokens are made, replaced and revoked where there is an ``audit`` alone, which is written first: none ever holds that is not
     in it.
@@ -247,24 +261,36 @@ class Access:
 
     # Asking
 
-    def who(self, authorization: str | None) -> Caller | None:
+    def who(self, authorization: str | None, within_s: float = FRESH_S) -> Caller | None:
         """Who sends this ``Authorization`` header (``Bearer sw_...``); None where it is nobody we know.
 
-        StillwatchError where the state had to be read and could not be: that is no answer, least of all yes.
+        What was read longer than ``within_s`` seconds ago is read anew. StillwatchError where that is so and it could not be:
+        that is no answer, least of all yes.
         """
-        found = _BEARER.fullmatch((authorization or "").strip())
-        parts = _TOKEN.fullmatch(found[1]) if found else None
+        parts = _parts(authorization)
         if parts is None:
             return None
         with self._guard:
-            return self._who(parts[0], parts[1], parts[2])
+            return self._who(parts, within_s)
 
-    def _who(self, text: str, role: str, token_id: str) -> Caller | None:
-        known = self._look_up(token_id)
+    def remembered(self, authorization: str, within_s: float) -> Remembered | None:
+        """Who sends this header, by what was read at most ``within_s`` seconds ago and nothing else: the state is not asked,
+        nobody is waited for, and any thread may ask. None where it is not known: only whom ``who`` has let in before is."""
+        parts = _parts(authorization)
+        known = self._known.get(parts[2]) if parts else None
+        if parts is None or known is None or not known.is_proven:
+            return None
+        age_s = self._ticks() - known.read_at
+        if not 0 <= age_s <= within_s or not _fits(parts, known) or not known.token.holds(self._clock()):
+            return None
+        return Remembered(known.token.caller, age_s)
+
+    def _who(self, parts: re.Match[str], within_s: float) -> Caller | None:
+        token_id = parts[2]
+        known = self._look_up(token_id, within_s)
         if self._must_wait(token_id) and not (known and known.is_proven):
             return None
-        fits = hmac.compare_digest(_digest(text, token_id), known.digest if known else _NOBODY)
-        if known is None or not fits or role != known.token.role:
+        if not _fits(parts, known) or known is None:
             self._fail(token_id)
             return None
         now = self._clock()
@@ -273,23 +299,24 @@ class Access:
         known.is_proven = True
         self._failures.pop(token_id, None)
         self._note_use(token_id, now)
-        return Caller(known.token.name, known.token.role, token_id)
+        return known.token.caller
 
-    def _look_up(self, token_id: str) -> _Known | None:
+    def _look_up(self, token_id: str, within_s: float) -> _Known | None:
         """The token of an id, from memory where that is fresh."""
         known, now = self._known.get(token_id), self._ticks()
-        if known is None or not 0 <= now - known.read_at <= FRESH_S:
+        if known is None or not 0 <= now - known.read_at <= within_s:
             known = self._read(token_id, now, bool(known and known.is_proven))
         if known is not None:
             _keep(self._known, token_id, known)
         return known
 
     def _read(self, token_id: str, now: float, is_proven: bool) -> _Known | None:
-        self._known.pop(token_id, None)
+        """The token as it is in the state; after an error what was known before is still remembered."""
         rows = self._state.execute("SELECT * FROM tokens WHERE token_id = ?", token_id)
-        if not rows or rows[0]["role"] not in list(Role):
-            return None
-        return _Known(_token(rows[0]), bytes(rows[0]["digest"]), now, is_proven)
+        if rows and rows[0]["role"] in list(Role):
+            return _Known(_token(rows[0]), bytes(rows[0]["digest"]), now, is_proven)
+        self._known.pop(token_id, None)
+        return None
 
     def _must_wait(self, token_id: str) -> bool:
         failures = self._failures.get(token_id)
@@ -425,6 +452,23 @@ def draft(role: Role) -> Draft:
     token_id = secrets.token_hex(6)
     text = f"sw_{role}_{token_id}_{_base62(secrets.token_bytes(32))}"
     return Draft(token_id, _digest(text, token_id), Secret(text))
+
+
+def is_token(authorization: str) -> bool:
+    """Whether the header holds what looks like a token of ours: anything else is nobody, and need not be looked for."""
+    return _parts(authorization) is not None
+
+
+def _parts(authorization: str | None) -> re.Match[str] | None:
+    """The token of a header: all of it, its role and its id."""
+    found = _BEARER.fullmatch((authorization or "").strip())
+    return _TOKEN.fullmatch(found[1]) if found else None
+
+
+def _fits(parts: re.Match[str], known: _Known | None) -> bool:
+    """Whether this is the token that is known, which takes as long where none is."""
+    fits = hmac.compare_digest(_digest(parts[0], parts[2]), known.digest if known else _NOBODY)
+    return fits and known is not None and parts[1] == known.token.role
 
 
 def _digest(text: str, token_id: str) -> bytes:

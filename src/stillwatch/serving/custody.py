@@ -22,9 +22,6 @@ from stillwatch.store.moves import copy_state
 from stillwatch.store.places import VARIABLE, Address, Place, place_of
 from stillwatch.store.state import State, write_text
 
-QUICK_S = 2.0
-"""How long the database may take to answer who a token is, in seconds: all that asks waits meanwhile."""
-
 
 def marker_of(home: Home) -> Path:
     """The file that says where a home's state is, where that is not in the home."""

@@ -242,7 +242,7 @@ class _Endpoint:
 
     async def _answer(self, request: Request, send: Send) -> Response | None:
         """The answer, None where it was sent already."""
-        caller = admitted(self._route, self._services, request)
+        caller = await admitted(self._route, self._services, request)
         if self._app is not None:
             await self._app(request.scope, request.receive, send)
             return None
@@ -250,11 +250,11 @@ class _Endpoint:
         return await self._route.handler(Asked(request, self._services, caller))
 
 
-def admitted(route: Route, services: Services, request: Request) -> Caller | None:
+async def admitted(route: Route, services: Services, request: Request) -> Caller | None:
     """Who asks. Refused with 401 where nobody we know does, with 403 where the right is lacking."""
     if route.right is None:
         return None
-    caller = _caller(route, services, request)
+    caller = await _caller(route, services, request)
     if caller is None:
         services.metrics.add("stillwatch_denied_total", why="no_token")
         if route.token_header:
@@ -283,16 +283,14 @@ def locked_out(services: Services, why: str, hint: str) -> Refused:
     return Refused(503, why, hint=hint)
 
 
-def _caller(route: Route, services: Services, request: Request) -> Caller | None:
+async def _caller(route: Route, services: Services, request: Request) -> Caller | None:
     given = request.headers.get(OUR_HEADER, "")
     authorization = (
         f"Bearer {given}" if given else "" if route.token_header else request.headers.get("authorization", "")
     )
     if not authorization:
         return None
-    if route.right is not Right.ASK_GATEWAY:
-        return services.access.who(authorization)
-    return services.gateways.who(authorization)
+    return await services.door.who(authorization, is_gateway=route.right is Right.ASK_GATEWAY)
 
 
 def _tell(error: Exception, route: Route) -> None:

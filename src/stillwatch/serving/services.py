@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -23,15 +22,15 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from stillwatch.actions import Actions
 from stillwatch.audit import Audit
-from stillwatch.errors import StillwatchError
 from stillwatch.notes import load_signer
 from stillwatch.privacy import KEY_VARIABLE, Privacy
 from stillwatch.responders import Buckets
 from stillwatch.secret import secret_from, write_new
 from stillwatch.serving import custody, snapshot
-from stillwatch.serving.access import Access, Caller
+from stillwatch.serving.access import Access
 from stillwatch.serving.belonging import Belongings
 from stillwatch.serving.decisions import Decisions
+from stillwatch.serving.door import Door
 from stillwatch.serving.gateways import Gate
 from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Judging
@@ -51,7 +50,6 @@ T = TypeVar("T")
 
 DESK_WAITING, READERS, READS_WAITING = 200, 2, 100
 """Calls that may wait for the desk; threads that read for people, and calls that may wait for those."""
-KNOWN_GATEWAYS = 1000
 
 
 @dataclass(slots=True)
@@ -95,35 +93,6 @@ class Clerk:
         self._executor.shutdown(wait=True)
 
 
-REMEMBERED_S = 900.0
-"""How long a gateway is let in by what was last known of its token, while the state cannot be read, in seconds."""
-
-
-class Gateways:
-    """The tokens of gateways. While the state cannot be read, one that held shortly before still does: a broken disk is no
-    reason to leave customers without an answer, and what is told is only what is in force."""
-
-    def __init__(self, access: Access) -> None:
-        self._access = access
-        self._known: dict[bytes, tuple[Caller, float]] = {}
-
-    def who(self, authorization: str) -> Caller | None:
-        """As ``Access.who``; its error only where nothing is remembered."""
-        mark = hashlib.sha256(authorization.encode("utf-8", "surrogateescape")).digest()
-        try:
-            caller = self._access.who(authorization)
-        except StillwatchError:
-            known = self._known.get(mark)
-            if known is None or time.monotonic() - known[1] > REMEMBERED_S:
-                raise
-            return known[0]
-        if caller is None:
-            self._known.pop(mark, None)
-        elif len(self._known) < KNOWN_GATEWAYS or mark in self._known:
-            self._known[mark] = (caller, time.monotonic())
-        return caller
-
-
 @dataclass(slots=True)
 class Services:
     """Everything a handler may need. ``result`` is the last judgement that was read, None before the first."""
@@ -133,8 +102,7 @@ class Services:
     privacy: Privacy
     metrics: Metrics
     audit: Audit
-    access: Access
-    gateways: Gateways
+    door: Door
     clerk: Clerk
     spool: Spool
     decisions: Decisions
@@ -225,18 +193,17 @@ def opened(
         place = custody.place_in(home, settings)
         clerk = Clerk(home, place, audit, lambda: standing.now().bulk.suspend)
         closing.callback(clerk.close)
-        tokens = closing.enter_context(State(place, custody.QUICK_S))
+        door = Door(place, audit)
+        closing.callback(door.close)
         spool = closing.enter_context(Spool(home.spool, settings.spool))
         intake = Pool("intake", settings.intake_threads, settings.intake_waiting, settings.retry_after_s)
         readers = Pool("reader", READERS, READS_WAITING, settings.retry_after_s)
         closing.callback(readers.close)
         closing.callback(intake.close)
-        access = Access(tokens, audit=audit)
         services = Services(
-            home, settings, privacy, metrics, audit, access, Gateways(access), clerk, spool, decisions,
+            home, settings, privacy, metrics, audit, door, clerk, spool, decisions,
             Gate(decisions, settings.gateway), standing, intake, readers, marks, belongings,
         )  # fmt: skip
-        closing.callback(services.access.write_uses)
         for name in ALARMS:
             services.alarm(name, "")
         services.alarm("snapshot_failing", "; ".join(known.faults))

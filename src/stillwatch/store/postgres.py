@@ -33,6 +33,8 @@ T = TypeVar("T")
 RETRY_S = 10.0
 """After a connection could not be made, or an answer did not come in time, how long all is refused at once, in seconds: who asks
 again and again is not kept waiting each time."""
+SLACK_S = 1.0
+"""How much longer than the database itself we wait until it has given an answer up, in seconds."""
 TOO_LATE = "57014"
 PASSING = ("40001", "40P01", "55P03", TOO_LATE, "53300", "53100", "57P01", "57P02", "57P03", "08", "25P03")
 """SQLSTATEs, or how they begin, of what may be tried again: serialization, deadlock, timeouts, no room, shutdowns, lines cut."""
@@ -42,6 +44,36 @@ SESSION = """
     SET tcp_keepalives_count = 3; SET tcp_user_timeout = 25000;
 """
 """Of each connection. A server whose machine is gone is noticed within half a minute, and gives up its lock."""
+
+
+class _Silent(psycopg.OperationalError):
+    """No answer came, not even that it took too long: the database hangs, or its machine is gone."""
+
+
+class _Bounded(psycopg.Connection[dict[str, Any]]):
+    """A connection that waits ``answer_s`` seconds for any answer, and is closed where none came: what was asked may still be
+    done. The database's own limit ends what is slow; it cannot where the database itself stands still."""
+
+    answer_s = float("inf")
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().wait(self._until(gen, time.monotonic() + self.answer_s), *args, **kwargs)
+        except _Silent:
+            self.close()
+            raise
+
+    def _until(self, gen: Any, end: float) -> Any:
+        """What psycopg waits by, which is asked several times a second."""
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > end:
+                    raise _Silent(f"no answer within {self.answer_s:.0f} s")
+                wanted = gen.send(ready)
+        except StopIteration as e:
+            return e.value
 
 
 class Postgres:
@@ -202,7 +234,7 @@ class Postgres:
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:
         password = self._address.password
         limit_s = max(2, round(min(self._answer_s, 10.0)))
-        db = psycopg.connect(
+        db = _Bounded.connect(
             self._address.url,
             autocommit=True,
             row_factory=dict_row,
@@ -214,6 +246,7 @@ class Postgres:
             tcp_user_timeout=limit_s * 1000,
             password=password.reveal() if password else None,
         )
+        db.answer_s = self._answer_s + SLACK_S
         timeout = f"SET statement_timeout = {int(self._answer_s * 1000)};"
         path = quoting.SQL("SET search_path = {}, pg_temp").format(quoting.Identifier(self._address.schema))
         db.execute(SESSION + timeout)
@@ -307,7 +340,7 @@ class Postgres:
 
     def _ours(self, e: psycopg.Error) -> Terminal | Transient:
         state, said = e.sqlstate or "", " ".join(str(e).split())
-        if state == TOO_LATE:
+        if state == TOO_LATE or isinstance(e, _Silent):
             self._refused = (time.monotonic() + RETRY_S, f"{self._address}: {said}")
         if state == "55P03":
             return Transient(f"{self._address}: another process is writing to the state", hint="try again")
