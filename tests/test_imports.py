@@ -21,7 +21,7 @@ LAYERS = (
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
      "alternatives", "scoring", "judgements", "campaigns", "statements", "policy", "actions", "findings", "intake",
      "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping",
-     "telling", "horizon", "carrying", "spool", "entries", "verification", "audit"),
+     "telling", "horizon", "carrying", "changes", "spool", "entries", "verification", "audit"),
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("serving",),

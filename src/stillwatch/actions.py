@@ -1,9 +1,10 @@
 """The life of an action: proposed, signed or refused, due, in force, expired, undone, replaced; and appeals against it.
 
-The rule that keeps it right: every change is written to the audit first, in ``_carry_out`` and nowhere else; if the audit cannot
-be written, its error is passed on and everything stands as it stood. (The other way about, an entry may tell of a change that a
-crash then kept from happening.) An action holds only while it is in force *and* the clock is within its times, so that nothing
-outlives its end because nobody came to end it. What happened to an action is only ever added to; the tables refuse the rest.
+The rule that keeps it right: every change is written to the audit first, in ``_carry_out`` and nowhere else; what each comes to,
+in words and in rows, is in ``changes``. If the audit cannot be written, its error is passed on and everything stands as it stood.
+(The other way about, an entry may tell of a change that a crash then kept from happening.) An action holds only while it is in
+force *and* the clock is within its times, so that nothing outlives its end because nobody came to end it. What happened to an
+action is only ever added to; the tables refuse the rest.
 """
 
 from __future__ import annotations
@@ -11,17 +12,38 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
+from stillwatch import changes
+from stillwatch.changes import (
+    LONGEST_REASON,
+    OVERTURNED,
+    UPHELD,
+    Appeal,
+    Doing,
+    Happening,
+    Row,
+    Step,
+    appeal_of,
+    happening_of,
+    moment_of,
+    row_of,
+    text_of,
+)
 from stillwatch.entries import Deed
 from stillwatch.errors import Terminal, UsageError
 from stillwatch.responders import ladder
 from stillwatch.statements import PERSON, Statement, Wording, statement_of
-from stillwatch.store.state import Judgement, State
+from stillwatch.store.state import State
 from stillwatch.types import Action, InForce, Part, Rung, Standing
+
+__all__ = [
+    "ANSWERED_WITHIN", "ENDED", "LIVING", "LONGEST_REASON", "OVERTURNED", "UPHELD", "Actions", "Appeal", "Audit", "Happening",
+    "act_of_person",
+]  # fmt: skip
 
 RULE, SYSTEM, APPROVER, REVIEWER, ACCOUNT = "rule", "system", "approver", "reviewer", "account"
 """Roles under which things are done."""
@@ -29,16 +51,11 @@ RULE, SYSTEM, APPROVER, REVIEWER, ACCOUNT = "rule", "system", "approver", "revie
 ENDED = (Standing.EXPIRED, Standing.UNDONE, Standing.REFUSED, Standing.REPLACED)
 LIVING = tuple(s for s in Standing if s not in ENDED)
 
-UPHELD, OVERTURNED = "upheld", "overturned"
-
 AT_ONCE = timedelta(hours=24)
 """Suspensions that one person alone lets through within this time count as done at once."""
 
 ANSWERED_WITHIN = timedelta(days=14)
 """How soon an appeal is to be decided where no deadline is given."""
-
-LONGEST_REASON = 1000
-"""Characters of a reason, as many as an entry of the audit holds."""
 
 
 class Audit(Protocol):
@@ -56,61 +73,6 @@ class WholesaleAudit(Audit, Protocol):
     def append_all(self, deeds: Sequence[Deed]) -> Sequence[int]:
         """Their numbers."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that happened to an action. ``audit`` is the number of the entry written before it."""
-
-    action_id: str
-    account_id: str
-    campaign_id: str
-    rung: Rung
-    event: str
-    who: str
-    role: str
-    at: datetime
-    reason: str
-    audit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Appeal:
-    """An appeal by an account. ``outcome`` is empty until it is decided; the text of the appeal is kept elsewhere."""
-
-    case_id: str
-    account_id: str
-    filed_at: datetime
-    deadline: datetime
-    text_hash: str
-    outcome: str = ""
-    reviewer: str = ""
-    decided_at: datetime | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One change: what the audit is told, and the statements that make it so, given the number of the entry."""
-
-    entry: Deed
-    statements: Callable[[int], Iterator[tuple[str, tuple[Any, ...]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Doing:
-    """Who does something, as what, when and why."""
-
-    who: str
-    role: str
-    at: datetime
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.who.strip():
-            raise UsageError("nobody is named who does this", hint="give the name of a person or a rule")
-        if len(self.reason) > LONGEST_REASON:
-            raise UsageError(f"the reason is longer than {LONGEST_REASON} characters", hint="say it in fewer words")
 
 
 class Actions:
@@ -140,7 +102,7 @@ class Actions:
         suspending more accounts than ``bulk_suspend`` at once for two. Without ``role`` ``rule`` a person proposes: what is
         above observe then waits for somebody else's signature, and the action's ``rule`` must be ``person``.
         """
-        doing = _Doing(who, role, self._clock())
+        doing = Doing(who, role, self._clock())
         given = list(actions)
         _check_proposals(given, role)
         with self._state.transaction():
@@ -153,9 +115,9 @@ class Actions:
             new = [_asking(a, least) for a, least in zip(fresh, self._least(fresh, role))]
             undone = self._rows("action_id", [a.action_id for a in given if a.standing is Standing.UNDONE])
             reasons = {a.action_id: a.reason for a in given}
-            steps = [_proposed(a, doing) for a in new]
+            steps = [changes.proposed(a, doing) for a in new]
             for row in (r for r in undone if r.action.standing in LIVING):
-                steps.append(_moved(row, Standing.UNDONE, replace(doing, reason=reasons[row.action.action_id])))
+                steps.append(changes.moved(row, Standing.UNDONE, replace(doing, reason=reasons[row.action.action_id])))
             self._carry_out(steps)
         return new
 
@@ -189,7 +151,7 @@ class Actions:
         ``bulk_suspend`` that one person would let through alone within a day come to need a second one. UsageError where
         an action is unknown, no longer pending, or has run out.
         """
-        ids, doing = list(dict.fromkeys(action_ids)), _Doing(who, role, self._clock())
+        ids, doing = list(dict.fromkeys(action_ids)), Doing(who, role, self._clock())
         with self._state.transaction():
             rows = self._wanted(ids)
             open_ = [r for r in rows if not (who in r.action.signatures and r.action.standing in LIVING)]
@@ -198,23 +160,23 @@ class Actions:
             self._carry_out(list(_signings(open_, doing, bulk)))
             return [r.action for r in self._wanted(ids)]
 
-    def _is_bulk(self, rows: Sequence[_Row], who: str, at: datetime) -> bool:
+    def _is_bulk(self, rows: Sequence[Row], who: str, at: datetime) -> bool:
         alone = self._state.execute(
             "SELECT count(*) AS n FROM action_events e JOIN actions a USING (action_id) "
             "WHERE e.event = 'signed' AND e.who = ? AND e.at > ? AND a.rung = 'suspend' AND a.needed < 2",
             who,
-            _text(at - AT_ONCE),
+            text_of(at - AT_ONCE),
         )
         lone = sum(r.action.rung is Rung.SUSPEND and r.action.needed < 2 for r in rows)
         return int(alone[0]["n"]) + lone > self._bulk()
 
     def refuse(self, action_ids: Iterable[str], who: str, reason: str, role: str = APPROVER) -> list[Action]:
         """Turn pending actions down, all or none; UsageError where one is unknown or no longer pending."""
-        ids, doing = list(dict.fromkeys(action_ids)), _Doing(who, role, self._clock(), reason)
+        ids, doing = list(dict.fromkeys(action_ids)), Doing(who, role, self._clock(), reason)
         with self._state.transaction():
             rows = self._wanted(ids)
             _all_pending(rows, None)
-            self._carry_out([_moved(r, Standing.REFUSED, doing) for r in rows])
+            self._carry_out([changes.moved(r, Standing.REFUSED, doing) for r in rows])
             return [r.action for r in self._wanted(ids)]
 
     # Beginning and ending
@@ -222,25 +184,25 @@ class Actions:
     def start_due(self, now: datetime) -> list[Action]:
         """Put in force what is due and has begun; an action of the same rule on the same account, or part of it, is replaced
         by it."""
-        doing = _Doing(SYSTEM, SYSTEM, now)
+        doing = Doing(SYSTEM, SYSTEM, now)
         with self._state.transaction():
             due = self._rows(
-                "standing", [Standing.DUE.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
+                "standing", [Standing.DUE.value], "AND starts_at <= ? AND expires_at > ?", text_of(now), text_of(now)
             )
             last = {_place(r.action): r for r in due}
             older = self._rows("account_id", [r.action.account_id for r in due], "AND standing = 'in_force'")
             replaced = [r for r in (*older, *due) if (newer := last.get(_place(r.action))) is not None
                         and newer is not r]  # fmt: skip
-            self._carry_out([_moved(r, Standing.REPLACED, doing) for r in replaced])
-            self._carry_out([_moved(r, Standing.IN_FORCE, doing) for r in last.values()])
+            self._carry_out([changes.moved(r, Standing.REPLACED, doing) for r in replaced])
+            self._carry_out([changes.moved(r, Standing.IN_FORCE, doing) for r in last.values()])
             return [replace(r.action, standing=Standing.IN_FORCE) for r in last.values()]
 
     def expire(self, now: datetime) -> list[Action]:
         """End what has run out, whether it was in force or not."""
-        doing = _Doing(SYSTEM, SYSTEM, now)
+        doing = Doing(SYSTEM, SYSTEM, now)
         with self._state.transaction():
-            rows = self._rows("standing", [s.value for s in LIVING], "AND expires_at <= ?", _text(now))
-            self._carry_out([_moved(r, Standing.EXPIRED, doing) for r in rows])
+            rows = self._rows("standing", [s.value for s in LIVING], "AND expires_at <= ?", text_of(now))
+            self._carry_out([changes.moved(r, Standing.EXPIRED, doing) for r in rows])
             return [replace(r.action, standing=Standing.EXPIRED) for r in rows]
 
     def undo(self, what: str | Iterable[str], who: str, reason: str, role: str = APPROVER) -> list[Action]:
@@ -248,11 +210,11 @@ class Actions:
 
         What has ended already is left as it is; UsageError for an unknown id. Nothing of them holds from here on.
         """
-        doing = _Doing(who, role, self._clock(), reason)
+        doing = Doing(who, role, self._clock(), reason)
         with self._state.transaction():
             rows = self._rows("campaign_id", [what]) if isinstance(what, str) else self._wanted(list(what))
             living = [r for r in rows if r.action.standing in LIVING]
-            self._carry_out([_moved(r, Standing.UNDONE, doing) for r in living])
+            self._carry_out([changes.moved(r, Standing.UNDONE, doing) for r in living])
             return [replace(r.action, standing=Standing.UNDONE) for r in living]
 
     # Appeals
@@ -264,7 +226,7 @@ class Actions:
 
         ``deadline`` is when it must be decided, 14 days from now if not given; ``text_hash`` names what the account wrote.
         """
-        doing = _Doing(who or account_id, ACCOUNT if who is None else APPROVER, self._clock())
+        doing = Doing(who or account_id, ACCOUNT if who is None else APPROVER, self._clock())
         with self._state.transaction():
             if found := [a for a in self.appeals() if a.account_id == account_id and not a.outcome]:
                 return found[0].case_id
@@ -274,7 +236,7 @@ class Actions:
             appeal = Appeal(
                 f"AP-{uuid4().hex[:16]}", account_id, doing.at, deadline or doing.at + ANSWERED_WITHIN, text_hash
             )
-            self._carry_out([_filed(appeal, doing)])
+            self._carry_out([changes.filed(appeal, doing)])
         return appeal.case_id
 
     def decide_appeal(self, case_id: str, who: str, outcome: str, reason: str, role: str = REVIEWER) -> Appeal:
@@ -282,7 +244,7 @@ class Actions:
 
         UsageError for an unknown or decided case, and where the reviewer had a part in what is appealed against.
         """
-        doing = _Doing(who, role, self._clock(), reason)
+        doing = Doing(who, role, self._clock(), reason)
         if outcome not in (UPHELD, OVERTURNED):
             raise UsageError(f"an appeal is {UPHELD} or {OVERTURNED}, not {outcome!r}")
         with self._state.transaction():
@@ -293,23 +255,23 @@ class Actions:
                     f"{who} had a part in what {case_id} appeals against", hint="somebody else must decide it"
                 )
             decided = replace(appeal, outcome=outcome, reviewer=who, decided_at=doing.at, reason=reason)
-            self._carry_out([_decided(decided, doing)])
+            self._carry_out([changes.decided(decided, doing)])
             if outcome == OVERTURNED:
                 why = replace(doing, reason=f"appeal {case_id} overturned")
                 living = [r for r in rows if r.action.standing in LIVING]
-                self._carry_out([_moved(r, Standing.UNDONE, why) for r in living])
+                self._carry_out([changes.moved(r, Standing.UNDONE, why) for r in living])
         return decided
 
     def appeals(self, now: datetime | None = None) -> list[Appeal]:
         """All appeals, the one due first first; with ``now`` only open ones whose deadline has passed."""
         rows = self._state.execute("SELECT * FROM appeals ORDER BY number")
-        found = {r["case_id"]: _appeal_of(r) for r in rows if r["event"] == "filed"}
+        found = {r["case_id"]: appeal_of(r) for r in rows if r["event"] == "filed"}
         for r in (r for r in rows if r["event"] != "filed"):
             found[r["case_id"]] = replace(
                 found[r["case_id"]],
                 outcome=r["event"],
                 reviewer=r["who"],
-                decided_at=_moment(r["at"]),
+                decided_at=moment_of(r["at"]),
                 reason=r["reason"],
             )
         late = (a for a in found.values() if now is None or (not a.outcome and a.deadline <= now))
@@ -334,22 +296,22 @@ class Actions:
         ones below its own. Where a person has decided on one of these, that alone counts for it.
         """
         rows = self._rows(
-            "standing", [Standing.IN_FORCE.value], "AND starts_at <= ? AND expires_at > ?", _text(now), _text(now)
+            "standing", [Standing.IN_FORCE.value], "AND starts_at <= ? AND expires_at > ?", text_of(now), text_of(now)
         )
         return {part: _strictest([r.action for r in rows if r.action.part is part]) for part in Part}
 
     def shadows(self, now: datetime) -> dict[str, InForce]:
         """What would hold for each account as a whole if what is in shadow were not."""
         rows = self._rows(
-            "standing", [Standing.SHADOW.value], "AND part = 'account' AND starts_at <= ? AND expires_at > ?", _text(now),
-            _text(now),
+            "standing", [Standing.SHADOW.value], "AND part = 'account' AND starts_at <= ? AND expires_at > ?", text_of(now),
+            text_of(now),
         )  # fmt: skip
         return _strictest([r.action for r in rows])
 
     def known(self, now: datetime) -> tuple[Action, ...]:
         """Every action on an account as a whole that has not run out, whatever its standing, oldest first: what
         ``policy.decide`` is to know. What a person did to one key says nothing of the rest."""
-        return tuple(r.action for r in self._query("part = 'account' AND expires_at > ?", [_text(now)]))
+        return tuple(r.action for r in self._query("part = 'account' AND expires_at > ?", [text_of(now)]))
 
     def standing(self, *standings: Standing) -> list[Action]:
         """Actions with one of these standings, oldest first; all living ones if none is given."""
@@ -375,11 +337,11 @@ class Actions:
             subject,
             subject,
         )
-        return [_happening(r) for r in rows]
+        return [happening_of(r) for r in rows]
 
     # The one place where anything changes
 
-    def _carry_out(self, steps: Sequence[_Step]) -> None:
+    def _carry_out(self, steps: Sequence[Step]) -> None:
         """Write all steps to the audit, then do them. Within a transaction: if either fails, nothing has happened."""
         if not steps:
             return
@@ -397,13 +359,13 @@ class Actions:
 
     # Rows
 
-    def _wanted(self, action_ids: Sequence[str]) -> list[_Row]:
+    def _wanted(self, action_ids: Sequence[str]) -> list[Row]:
         rows = {r.action.action_id: r for r in self._rows("action_id", action_ids)}
         if unknown := [i for i in action_ids if i not in rows]:
             raise UsageError(f"no such action: {', '.join(unknown)}")
         return [rows[i] for i in action_ids]
 
-    def _rows(self, column: str, values: Sequence[str], more: str = "", *given: str) -> list[_Row]:
+    def _rows(self, column: str, values: Sequence[str], more: str = "", *given: str) -> list[Row]:
         """Actions that have one of these values in a column of ours."""
         if not values:
             return []
@@ -411,21 +373,13 @@ class Actions:
             f"a.{column} IN (SELECT value FROM json_each(CAST(? AS TEXT))) {more}", [json.dumps(list(values)), *given]
         )
 
-    def _query(self, where: str, values: Sequence[str]) -> list[_Row]:
+    def _query(self, where: str, values: Sequence[str]) -> list[Row]:
         rows = self._state.execute(
             "SELECT a.*, (SELECT json_group_array(who) FROM (SELECT who FROM action_events e WHERE e.event = 'signed' "
             f"AND e.action_id = a.action_id ORDER BY e.number) AS s) AS signers FROM actions a WHERE {where} ORDER BY a.number",
             *values,
         )
-        return [_row(r) for r in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """An action as it is in the table, and who proposed it."""
-
-    action: Action
-    proposer: str = ""
+        return [row_of(r) for r in rows]
 
 
 def act_of_person(
@@ -443,7 +397,7 @@ def act_of_person(
     """The action that a person proposes for an account, or a part of it; ``reason`` is what the account is told."""
     return Action(
         action_id=f"A-{uuid4().hex[:16]}",
-        key=f"{PERSON}|{account_id}|{rung}|{_text(now)}{'|' if mark else ''}{mark}",
+        key=f"{PERSON}|{account_id}|{rung}|{text_of(now)}{'|' if mark else ''}{mark}",
         account_id=account_id,
         campaign_id=campaign_id,
         rung=rung,
@@ -491,7 +445,7 @@ def _asking(action: Action, least: int) -> Action:
     )
 
 
-def _all_pending(rows: Sequence[_Row], at: datetime | None) -> None:
+def _all_pending(rows: Sequence[Row], at: datetime | None) -> None:
     """UsageError naming all that are not pending, or have run out by ``at``."""
     faults = [f"{r.action.action_id} is {r.action.standing}" for r in rows if r.action.standing is not Standing.PENDING]
     faults += [f"{r.action.action_id} has run out" for r in rows if at is not None and r.action.expires_at <= at]
@@ -499,120 +453,17 @@ def _all_pending(rows: Sequence[_Row], at: datetime | None) -> None:
         raise UsageError(f"only pending actions wait for a person: {'; '.join(faults[:20])}")
 
 
-def _signings(rows: Sequence[_Row], doing: _Doing, is_bulk: bool) -> Iterator[_Step]:
+def _signings(rows: Sequence[Row], doing: Doing, is_bulk: bool) -> Iterator[Step]:
     """Signatures, second ones asked for where they make a bulk of suspensions, and what is due by them."""
     for row in rows:
         raised = is_bulk and row.action.rung is Rung.SUSPEND and row.action.needed < 2
         needed = 2 if raised else row.action.needed
         if raised:
-            yield _raised(row, replace(doing, reason="many suspensions at once"))
-        yield _event(row, "signed", doing)
+            yield changes.raised(row, replace(doing, reason="many suspensions at once"))
+        yield changes.happened(row, "signed", doing)
         signers = {*row.action.signatures, doing.who}
         if len(signers) >= needed and signers != {row.proposer}:
-            yield _moved(row, Standing.DUE, doing)
-
-
-_EVENT = "INSERT INTO action_events (action_id, event, who, role, at, reason, audit) VALUES (?, ?, ?, ?, ?, ?, ?)"
-
-
-def _facts(action: Action, reason: str, **more: Any) -> dict[str, Any]:
-    return {
-        "account": action.account_id,
-        "campaign": action.campaign_id,
-        "rung": action.rung.value,
-        "rule": action.rule,
-        "reason": reason,
-        **({} if action.part is Part.ACCOUNT else {"part": action.part.value, "mark": action.mark}),
-        **more,
-    }
-
-
-def _event(row: _Row, event: str, doing: _Doing, **more: Any) -> _Step:
-    """Something that happens to an action and leaves its standing as it is."""
-    action_id = row.action.action_id
-
-    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        yield _EVENT, (action_id, event, doing.who, doing.role, _text(doing.at), doing.reason, number)
-
-    facts = _facts(row.action, doing.reason, **more)
-    return _Step(Deed(f"action.{event}", doing.who, doing.role, action_id, facts), statements)
-
-
-def _raised(row: _Row, doing: _Doing) -> _Step:
-    said = _event(row, "raised", doing, needed=2)
-
-    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        yield from said.statements(number)
-        yield "UPDATE actions SET needed = 2 WHERE action_id = ?", (row.action.action_id,)
-
-    return replace(said, statements=statements)
-
-
-def _moved(row: _Row, standing: Standing, doing: _Doing) -> _Step:
-    """A change of standing."""
-    said = _event(row, standing.value, doing, was=row.action.standing.value)
-
-    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        yield from said.statements(number)
-        yield "UPDATE actions SET standing = ? WHERE action_id = ?", (standing.value, row.action.action_id)
-
-    return replace(said, statements=statements)
-
-
-def _proposed(action: Action, doing: _Doing) -> _Step:
-    said = _event(
-        _Row(action), "proposed", doing, needed=action.needed, standing=action.standing.value,
-        starts=_text(action.starts_at), ends=_text(action.expires_at),
-    )  # fmt: skip
-
-    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        yield (
-            "INSERT INTO actions (action_id, key, account_id, campaign_id, rung, rule, reason, proposer, proposed_at, starts_at, "
-            "expires_at, settings, needed, standing, part, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                action.action_id, action.key, action.account_id, action.campaign_id, action.rung.value, action.rule,
-                action.reason, doing.who, _text(action.proposed_at), _text(action.starts_at), _text(action.expires_at),
-                json.dumps(dict(action.settings), ensure_ascii=False), action.needed, action.standing.value,
-                action.part.value, action.mark,
-            ),
-        )  # fmt: skip
-        yield from said.statements(number)
-
-    return replace(said, statements=statements)
-
-
-_APPEAL = """INSERT INTO appeals (case_id, event, account_id, who, at, deadline, text_hash, reason, audit)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-
-def _filed(appeal: Appeal, doing: _Doing) -> _Step:
-    facts = {"account": appeal.account_id, "deadline": _text(appeal.deadline), "text_hash": appeal.text_hash}
-    entry = Deed("appeal.filed", doing.who, doing.role, appeal.case_id, facts)
-    return _Step(entry, lambda number: iter([_appeal_row(appeal, "filed", doing, number)]))
-
-
-def _decided(appeal: Appeal, doing: _Doing) -> _Step:
-    """The decision, and where it overturns, the judgement that calibration learns from and that no rule overrules."""
-
-    def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        yield _appeal_row(appeal, appeal.outcome, doing, number)
-        if appeal.outcome == OVERTURNED:
-            said = f"appeal {appeal.case_id} overturned: {doing.reason}"
-            held = Judgement(appeal.account_id, "negative", doing.who, said, doing.at)
-            yield (
-                "INSERT INTO judgements (subject, verdict, judge, at, reason) VALUES (?, ?, ?, ?, ?)",
-                (held.subject, held.verdict, held.judge, _text(held.at), held.reason),
-            )
-
-    facts = {"account": appeal.account_id, "reason": doing.reason}
-    return _Step(Deed(f"appeal.{appeal.outcome}", doing.who, doing.role, appeal.case_id, facts), statements)
-
-
-def _appeal_row(appeal: Appeal, event: str, doing: _Doing, number: int) -> tuple[str, tuple[Any, ...]]:
-    at, deadline = _text(doing.at), _text(appeal.deadline)
-    return _APPEAL, (
-        appeal.case_id, event, appeal.account_id, doing.who, at, deadline, appeal.text_hash, doing.reason, number
-    )  # fmt: skip
+            yield changes.moved(row, Standing.DUE, doing)
 
 
 def _strictest(actions: Iterable[Action]) -> dict[str, InForce]:
@@ -632,45 +483,3 @@ def _holding(actions: Sequence[Action]) -> InForce:
     return InForce(
         top.account_id, top.rung, top.action_id, top.campaign_id, top.expires_at, settings, top.part, top.mark
     )
-
-
-def _row(r: Mapping[str, Any]) -> _Row:
-    action = Action(
-        action_id=r["action_id"],
-        key=r["key"],
-        account_id=r["account_id"],
-        campaign_id=r["campaign_id"],
-        rung=Rung(r["rung"]),
-        rule=r["rule"],
-        reason=r["reason"],
-        standing=Standing(r["standing"]),
-        proposed_at=_moment(r["proposed_at"]),
-        starts_at=_moment(r["starts_at"]),
-        expires_at=_moment(r["expires_at"]),
-        settings=json.loads(r["settings"]),
-        needed=r["needed"],
-        signatures=tuple(json.loads(r["signers"])),
-        part=Part(r["part"]),
-        mark=r["mark"],
-    )
-    return _Row(action, r["proposer"])
-
-
-def _happening(r: Mapping[str, Any]) -> Happening:
-    return Happening(
-        r["action_id"], r["account_id"], r["campaign_id"], Rung(r["rung"]), r["event"], r["who"], r["role"],
-        _moment(r["at"]), r["reason"], r["audit"],
-    )  # fmt: skip
-
-
-def _appeal_of(r: Mapping[str, Any]) -> Appeal:
-    return Appeal(r["case_id"], r["account_id"], _moment(r["at"]), _moment(r["deadline"]), r["text_hash"])
-
-
-def _text(moment: datetime) -> str:
-    """A moment as text that sorts as moments do."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
