@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -205,6 +206,20 @@ def test_an_expression_means_the_same_on_both_engines() -> None:
                 )
                 assert not fault, f"{name} of {sql}: {fault}"
             assert not difference(left, right)
+
+
+def test_files_written_at_once_are_as_the_umask_says_and_never_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda _: pytest.fail("all threads would write under it meanwhile"))
+            with atomic(tmp_path / "a") as temporary:
+                assert stat.S_IMODE(temporary.stat().st_mode) == 0o640
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+    finally:
+        assert os.umask(before) == 0o027
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:

@@ -41,12 +41,11 @@ ANSWER_S = 60.0
 def atomic(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write to, which becomes ``path`` at the end; after any error it is as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    # The system applies the umask: to ask for it is to change it, for all threads.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         _force(temporary)
         os.replace(temporary, path)
         _force(path.parent)
@@ -301,9 +300,3 @@ def _force(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
