@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 from fixtures_findings import Written
 from stillwatch import checkpoint, replay
 from stillwatch.checkpoint import Checkpoint, belonging
-from stillwatch.horizon import SLACK, beyond, forget
+from stillwatch.horizon import SLACK, Customers, beyond, forget
 from stillwatch.ledger import NEVER
 from stillwatch.progress import Progress
 from stillwatch.replay import Along
@@ -122,14 +123,48 @@ def test_what_is_beyond_the_horizon_is_forgotten_and_what_was_concluded_is_not(
     hashed = dict(zip(told, KEY.hash_strings(pa.array(list(told)), "account").tolist()))
     assert members & set(hashed.values()), "who was in one is known by a keyed hash"
 
-    # One of them comes back: flagged when it was, and a member until everything is judged anew by what is held.
+    # One of them comes back: flagged when it was, and not cleared for what nobody holds any more.
     back = next(a for a in sorted(told) if a != quiet_account and hashed[a] in members)
     row = log.filter(pc.equal(log["account_id"], back)).slice(0, 1)
     put(home, _again(row, "back", last + timedelta(hours=33)), pieces=1)
-    judge(home, short)
-    rows = {r["account_id"]: r for r in pq.read_table(home.results / "accounts.parquet").to_pylist()}
-    assert rows[back]["first_flagged_at"] == told[back]
-    assert set(history_of(home)) == ids
+    for scan in ("when_due", "always"):
+        judge(home, replace(short, final_scan=scan))
+        rows = {r["account_id"]: r for r in pq.read_table(home.results / "accounts.parquet").to_pylist()}
+        assert (rows[back]["first_flagged_at"], rows[back]["cleared_at"]) == (told[back], None)
+        assert set(history_of(home)) == ids
+    result = newest.read(home.results)
+    assert result is not None
+    assert not result.newest([back]).elsewhere, "what is in force for it goes on"
+
+
+def each_its_own(saved: checkpoint.Saved) -> Customers:
+    accounts = pc.unique(saved.taken.facts["account"]).to_numpy()
+    return Customers(accounts, np.arange(len(accounts)))
+
+
+def test_members_of_whom_nothing_is_held_are_carried_for_a_horizon(
+    old: tuple[Home, Terms, dict[str, datetime]],
+) -> None:
+    saved = state_of(old[0])
+    length = HORIZON // timedelta(microseconds=1)
+    everybody = each_its_own(saved)
+    members = saved.arrays["ledger.owner"] != NEVER
+    assert members.any()
+    for ago in (length // 2, length // 20, 0):
+        left = forget(saved, saved.end - ago, everybody)
+        held = np.isin(saved.arrays["ledger.customer"], left.taken.facts["account"].to_numpy())
+        absent = members & ~held
+        assert (left.arrays["ledger.carried"] == saved.arrays["ledger.carried"] | absent).all()
+        until = saved.end + ago if absent.any() else 0
+        assert left.plain["carried_until"] == max(saved.plain["carried_until"], until)
+    assert absent.any(), "of nobody anything is left"
+
+
+def test_a_customer_stands_under_an_account_that_is_held() -> None:
+    known = Customers(np.array([50, 10, 40, 20, 30]), np.array([0, 1, 0, 3, 1]))
+    asked, held = np.array([50, 10, 20, 99]), np.array([40, 10, 30])
+    assert known.held_by(asked, held).tolist() == [40, 10, 20, 99]
+    assert known.held_by(asked, np.array([], np.int64)).tolist() == asked.tolist()
 
 
 def _again(row: pa.Table, exchange_id: str, at: datetime) -> pa.Table:
@@ -167,7 +202,7 @@ def test_a_state_is_cut_where_it_is_worth_it_and_counts_what_is_left(
     assert beyond(saved, span * (SLACK + 0.5) / (SLACK + 1)) is None
     assert beyond(saved, span * 0.9) == saved.end - (span * 0.9) // timedelta(microseconds=1)
     middle = int(np.median(times))
-    left = forget(saved, middle)
+    left = forget(saved, middle, each_its_own(saved))
     kept = times >= middle
     assert len(left.taken) == left.plain["until"] == kept.sum() == len(left.wording) == len(left.taken.sketches)
     assert left.plain["schedule"]["rows"] == kept[: saved.plain["schedule"]["rows"]].sum()

@@ -227,7 +227,7 @@ def follow(
             end = int(last_step(arrivals.times, plan.every))
             arrivals.sketches = np.zeros((0, 0), np.uint32)
             keep(engine, intake, declared, privacy)
-            findings = conclude(engine, intake, sighted, config, watch.ledger, end, progress)
+            findings = conclude(engine, intake, sighted, config, watch, end, progress)
     progress.end()
     run = run_of(
         material.reading, declared, intake, config, privacy, progress, blind, (first, last_time), material.started
@@ -442,16 +442,18 @@ def conclude(
     intake: Intake,
     detectors: Sequence[Detector],
     config: Config,
-    ledger: Ledger,
+    watch: Watch,
     at: int,
     progress: Progress,
 ) -> Findings:
     """The last step: a scan of all that the engine holds, under the names that the ledger knows."""
+    ledger = watch.ledger
     judged = judge_all(engine, intake, detectors, config, moment(at), progress)
     progress.stage("conclude")
     number = intake.accounts.find
     members = [np.sort(number(pa.array([m.account_id for m in c.members]))) for c in judged.campaigns]
-    numbers = ledger.record([(c.campaign_id, m) for c, m in zip(judged.campaigns, members)], at)
+    grouped = [(c.campaign_id, m) for c, m in zip(judged.campaigns, members)]
+    numbers = ledger.record(grouped, at, keep_carried=at < watch.carried_until)
     told = tuple(renamed(c, n, ledger) for c, n in zip(judged.campaigns, numbers))
     return Findings(
         told, judged.review, judged.let_go, flagged_accounts(intake.accounts.names, told, judged.review, ledger)

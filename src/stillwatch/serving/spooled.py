@@ -29,11 +29,12 @@ from stillwatch.checkpoint import Checkpoint, Saved, belonging
 from stillwatch.config import Config
 from stillwatch.errors import Terminal
 from stillwatch.findings import Findings, Run
-from stillwatch.horizon import beyond
+from stillwatch.horizon import Customers, beyond
 from stillwatch.horizon import forget as forget_beyond
 from stillwatch.intake import Declared, Intake, Reading, Taken
 from stillwatch.numbering import Numbering
 from stillwatch.privacy import Privacy
+from stillwatch.profiles import profiles
 from stillwatch.progress import Progress
 from stillwatch.replay import Along, Followed, Material, Plan, follow
 from stillwatch.serving import quarantine
@@ -237,9 +238,16 @@ def taken_up(sitting: Sitting) -> tuple[Saved | None, Carried | None, int]:
     saved, carried = take_up(home, checkpoint, sitting.spool, horizon, sitting.at)
     if saved is None or (before := beyond(saved, horizon)) is None:
         return saved, carried, 0
-    left = forget_beyond(saved, before)
+    left = forget_beyond(saved, before, customers(sitting))
     checkpoint.write_anew()
     return left, None, len(saved.taken) - len(left.taken)
+
+
+def customers(sitting: Sitting) -> Customers:
+    """All accounts whose names are kept, and whose they are by what was declared."""
+    accounts, _ = read_names(sitting.home)
+    customer = profiles(sitting.declared.accounts, accounts, sitting.privacy)["customer"]
+    return Customers(sitting.privacy.hash_strings(accounts.names, "account"), customer.to_numpy())
 
 
 def still_held(accounts: Numbering, taken: Taken, privacy: Privacy) -> tuple[Numbering, pa.Array]:
