@@ -21,12 +21,12 @@ LAYERS = (
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",
      "alternatives", "scoring", "judgements", "campaigns", "statements", "policy", "actions", "findings", "intake",
      "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping",
-     "telling", "horizon", "carrying", "changes", "spool", "entries", "verification", "audit"),
+     "telling", "horizon", "carrying", "changes", "spool", "spool_rows", "entries", "verification", "audit"),
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
     ("card", "simulate", "evaluation"),
     ("serving",),
     ("gateway_demo",),
-    ("cli", "cli_demo", "cli_options", "cli_policy", "cli_serving", "cli_state", "cli_trust", "console"),
+    ("cli", "cli_decoys", "cli_demo", "cli_options", "cli_policy", "cli_serving", "cli_state", "cli_trust", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""
