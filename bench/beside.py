@@ -108,9 +108,12 @@ class Server:
         self.listens.set()
 
     def wait_until_it_listens(self) -> None:
-        """RuntimeError where it ended instead."""
-        if not self.listens.wait(START_S) or self.process.poll() is not None:
-            raise RuntimeError(f"the server did not start; see {self.log}")
+        """RuntimeError where it ended instead, or said nothing for ``START_S``."""
+        heard = self.listens.wait(START_S)
+        if not heard or self.process.poll() is not None:
+            ended = f"ended with {self.process.poll()}" if heard else f"is silent after {START_S:.0f} s"
+            last = self.log.read_text(encoding="utf-8").splitlines()[-3:] if self.log.exists() else []
+            raise RuntimeError("\n".join([f"the server did not start: it {ended}; {self.log} ends:", *last]))
 
     def kill(self, *, judge: bool) -> None:
         """End it as a loss of power would; ``judge`` too, which else ends by itself when it sees that it is alone."""
@@ -134,10 +137,11 @@ class Server:
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
 
 
-def begun(home: Home, tokens: Mapping[Role, str], log: Path) -> Server:
-    """Start a server on a free port of loopback; it may not listen yet."""
+def begun(home: Home, tokens: Mapping[Role, str], log: Path, clock: Mapping[str, str] | None = None) -> Server:
+    """Start a server on a free port of loopback, by a ``clock`` of ours where one is given; it may not listen yet."""
     command = [sys.executable, "-m", "stillwatch", "serve", str(home.folder), "--host", "127.0.0.1", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    env = os.environ | dict(clock or {})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
     server = Server(home, tokens, log, process)
     threading.Thread(target=server.follow, daemon=True).start()
     return server
@@ -173,6 +177,33 @@ def rss_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+# A clock
+
+
+def clock_library() -> Path | None:
+    """Debian's libfaketime, None where it is not installed."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+def clock_of(file: Path) -> dict[str, str]:
+    """The environment of a process whose clock goes as ``set_clock`` last said in this file, and that of those it starts. What
+    measures how long something takes goes on as it is. FileNotFoundError where the library is missing."""
+    library = clock_library()
+    if library is None:
+        raise FileNotFoundError("libfaketime is not installed: apt install faketime, or give --no-clock")
+    return {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
+    }  # fmt: skip
+
+
+def set_clock(file: Path, ahead_s: int) -> None:
+    """Have the clock of such processes be so far ahead of the real one, within a second."""
+    new = file.with_suffix(".new")
+    new.write_text(f"{ahead_s:+d}\n", encoding="ascii")
+    new.replace(file)
 
 
 # Questions

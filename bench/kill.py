@@ -4,7 +4,8 @@
 
 Each round starts the server on the same home, drives traffic in, questions, and people who propose and undo, and kills it
 with SIGKILL after a random time, with or without its judge; one round in eight before it listens. In every other round its files
-may grow no further for a while first (RLIMIT_FSIZE, as a full disk is). What was not answered is sent again in the next life.
+may grow no further for a while first (RLIMIT_FSIZE, as a full disk is). In every third its clock, and its judge's, jumps: a day
+ahead, back an hour, back to what it is, in turn (Debian's faketime). What was not answered is sent again in the next life.
 Looked at after each death and each start:
 
 - each exchange of a body that was answered 200 is in the spool, each exchange once, and none that nobody sent;
@@ -16,7 +17,7 @@ Looked at after each death and each start:
 - what people were told is done is done: an action proposed holds, one undone does not (``late``: not yet at the first question).
 
 At the end the judge has judged as many exchanges as were kept, ``stillwatch audit verify`` passes, and the server stops with 0.
-``rounds.jsonl`` has a line a round. Exit code 1 where anything of this did not hold. Linux only; a clock that jumps is not tried.
+``rounds.jsonl`` has a line a round. Exit code 1 where anything of this did not hold. Linux only.
 """
 
 from __future__ import annotations
@@ -40,7 +41,20 @@ from typing import Any
 
 import numpy as np
 
-from beside import LINES, Line, Server, begun, dumped, held_account, prepared, started_by
+from beside import (
+    LINES,
+    START_S,
+    Line,
+    Server,
+    begun,
+    clock_library,
+    clock_of,
+    dumped,
+    held_account,
+    prepared,
+    set_clock,
+    started_by,
+)
 from stillwatch.audit import public_key, verify
 from stillwatch.errors import StillwatchError
 from stillwatch.serving import snapshot
@@ -51,7 +65,12 @@ from stillwatch.serving.reception import receive
 from stillwatch.serving.services import derived, privacy_of
 from stillwatch.spool import Spool, fingerprinted
 
-SETTINGS = 'loop_every_s = 0.2\nretry_after_s = 1\n[judge]\nevery = "1m"\ninterval = "2s"\ngrace = "1s"\n'
+SETTINGS = (
+    'loop_every_s = 0.2\nretry_after_s = 1\n[judge]\nevery = "1m"\ninterval = "2s"\ngrace = "1s"\nretention = "30d"\n'
+)
+"""A clock that is a day ahead must not have the spool forget what is looked for in it."""
+JUMPS_S = (86_400, 82_800, 0)
+"""By how much the clock is ahead after each jump."""
 GONE = (OSError, asyncio.IncompleteReadError)
 SOON_S, FIRST_S, JUDGED_S = 20.0, 30.0, 300.0
 ROWS = 25
@@ -178,14 +197,25 @@ def limit(server: Server, size: int) -> None:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-async def driven(server: Server, ledger: Ledger, chance: random.Random, life_s: float, *, is_full: bool) -> None:
-    """Load until the server is killed, after ``life_s``."""
+async def jump(clock: Path, ledger: Ledger, chance: random.Random) -> None:
+    """The clock jumps, once."""
+    await asyncio.sleep(chance.uniform(0.0, 1.0))
+    set_clock(clock, JUMPS_S[ledger.counts["clock jumps"] % len(JUMPS_S)])
+    ledger.counts["clock jumps"] += 1
+
+
+async def driven(
+    server: Server, ledger: Ledger, chance: random.Random, life_s: float, *, is_full: bool, clock: Path | None
+) -> None:
+    """Load until the server is killed, after ``life_s``; the ``clock`` in this file jumps meanwhile."""
     again, ledger.unanswered, is_patient = ledger.unanswered, [], chance.random() < 0.8
     work = [send(server, ledger, again) for _ in range(4)]
     work += [ask(server, ledger, chance), act(server, ledger, chance)]
     tasks = [asyncio.create_task(w) for w in work]
     if is_full:
         tasks.append(asyncio.create_task(fill_up(server, ledger, chance)))
+    if clock:
+        tasks.append(asyncio.create_task(jump(clock, ledger, chance)))
     before, end = len(ledger.acknowledged), time.monotonic() + FIRST_S
     # Most lives are killed in the midst of things, some before the first body is in.
     while is_patient and len(ledger.acknowledged) == before and time.monotonic() < end:
@@ -286,21 +316,37 @@ async def first_answers(server: Server, held: int) -> dict[str, Any]:
 # Rounds
 
 
+def clock_file(given: argparse.Namespace) -> Path:
+    return Path(given.out) / "clock"
+
+
+def started(home: Home, tokens: Any, given: argparse.Namespace) -> Server:
+    clock = clock_of(clock_file(given)) if given.clock else None
+    return begun(home, tokens, given.out / "server.log", clock)
+
+
+def look_at_its_clock(server: Server, ledger: Ledger, given: argparse.Namespace) -> None:
+    """Whether a server that has just begun goes by the clock that it was given: else nothing was tried."""
+    meant = int(clock_file(given).read_text()) if given.clock else 0
+    ahead = server.figures()["stillwatch_started_seconds"] - time.time()
+    ledger.need(-START_S - 60 < ahead - meant < 5, f"its clock is {ahead:.0f} s ahead, not {meant}")
+
+
 def round_of(number: int, home: Home, tokens: Any, ledger: Ledger, given: argparse.Namespace) -> dict[str, Any]:
     chance, faults = random.Random(f"{given.seed} {number}"), len(ledger.faults)
-    server = begun(home, tokens, given.out / "server.log")
+    server = started(home, tokens, given)
     is_early = number % 8 == 7
     if is_early:
         time.sleep(chance.uniform(0.0, 2.0))
         server.kill(judge=True)
     else:
         server.wait_until_it_listens()
+        look_at_its_clock(server, ledger, given)
         asyncio.run(look_at_the_living(server, ledger))
-        asyncio.run(
-            driven(
-                server, ledger, chance, chance.uniform(0.05, given.life), is_full=given.full_disk and number % 2 == 1
-            )
-        )
+        is_full, jumps = given.full_disk and number % 2 == 1, given.clock and number % 3 == 2
+        clock = clock_file(given) if jumps else None
+        life_s = chance.uniform(0.05, given.life) + 2.0 * jumps
+        asyncio.run(driven(server, ledger, chance, life_s, is_full=is_full, clock=clock))
     look_at_the_dead(home, ledger)
     return {
         "round": number, "early": is_early, "acknowledged": len(ledger.acknowledged) * ledger.rows,
@@ -313,8 +359,9 @@ def begin(given: argparse.Namespace) -> tuple[Home, Any, Ledger]:
     """A home and what is in force in it, as a first server tells that ends in peace."""
     shutil.rmtree(given.out, ignore_errors=True)
     given.out.mkdir(parents=True)
+    set_clock(clock_file(given), 0)
     home, tokens = prepared(given.out / "home", given.held, SETTINGS)
-    server = begun(home, tokens, given.out / "server.log")
+    server = started(home, tokens, given)
     server.wait_until_it_listens()
     end = time.monotonic() + SOON_S
     while server.figures().get('stillwatch_in_force{rung="suspend"}', 0) < given.held // 6 and time.monotonic() < end:
@@ -332,8 +379,9 @@ def stop(server: Server, ledger: Ledger) -> None:
 
 
 def end_well(home: Home, tokens: Any, ledger: Ledger, given: argparse.Namespace) -> None:
-    """A last life in peace: all is sent, judged, and each exchange counted once."""
-    server = begun(home, tokens, given.out / "server.log")
+    """A last life in peace, by the real clock: all is sent, judged, and each exchange counted once."""
+    set_clock(clock_file(given), 0)
+    server = started(home, tokens, given)
     server.wait_until_it_listens()
     asyncio.run(look_at_the_living(server, ledger))
     asyncio.run(sent_again(server, ledger))
@@ -386,6 +434,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--held", type=int, default=120, help="accounts something is in force for")
     parser.add_argument("--rows", type=int, default=ROWS, help="exchanges in a body")
     parser.add_argument("--full-disk", action=argparse.BooleanOptionalAction, default=True, help="in every other round")
+    has_clock = clock_library() is not None
+    parser.add_argument(
+        "--clock", action=argparse.BooleanOptionalAction, default=has_clock, help="jumps in every third"
+    )
     parser.add_argument("--seed", type=int, default=1)
     return parser
 
@@ -395,11 +447,11 @@ def main() -> int:
     ledger = run(given)
     told = {
         "rounds": given.rounds, "acknowledged": len(ledger.acknowledged) * ledger.rows, **dict(sorted(ledger.counts.items())),
-        "faults": len(ledger.faults),
+        "clock": "jumps" if given.clock else "not tried", "faults": len(ledger.faults),
     }  # fmt: skip
     (given.out / "end.json").write_text(json.dumps({**told, "said": ledger.faults[:100]}, indent=2) + "\n")
     for name, value in told.items():
-        print(f"{name:<28} {value:,}")
+        print(f"{name:<28} {value if isinstance(value, str) else f'{value:,}'}")
     for fault in ledger.faults[:20]:
         print(f"FAULT {fault}")
     return 1 if ledger.faults else 0

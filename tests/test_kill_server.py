@@ -36,7 +36,9 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def faults_of(kill: ModuleType, folder: Path, *options: str) -> list[str]:
-    given = kill.options().parse_args(["--out", str(folder / "out"), "--life", "1", "--held", "12", *options])
+    given = kill.options().parse_args(
+        ["--out", str(folder / "out"), "--life", "1", "--held", "12", "--no-clock", *options]
+    )
     ledger = kill.run(given)
     assert ledger.acknowledged, "nothing was acknowledged: nothing was tested"
     assert ledger.counts["asked"] > 0
@@ -47,6 +49,19 @@ def faults_of(kill: ModuleType, folder: Path, *options: str) -> list[str]:
 @pytest.mark.slow
 def test_nothing_promised_is_lost_when_the_server_is_killed(kill: ModuleType, folder: Path) -> None:
     assert faults_of(kill, folder, "--rounds", "3", "--no-full-disk") == []
+
+
+@pytest.mark.slow
+def test_nor_when_its_clock_jumps(kill: ModuleType, folder: Path) -> None:
+    if kill.clock_library() is None:
+        pytest.skip("needs Debian's faketime")
+    given = kill.options().parse_args(
+        ["--out", str(folder / "out"), "--life", "1", "--held", "12", "--rounds", "4", "--no-full-disk", "--clock"]
+    )
+    ledger = kill.run(given)
+    assert ledger.counts["clock jumps"] == 1
+    assert int(kill.clock_file(given).read_text()) == 0
+    assert ledger.faults == []
 
 
 @pytest.mark.slow
