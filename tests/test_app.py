@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gzip
 import json
+import logging
 import os
 import re
 import tempfile
@@ -717,6 +718,24 @@ def test_the_last_known_is_answered_before_anything_else_runs(serve: Callable[..
         tokens = issued(services)
         told = Server(services, tokens).get(asked, Role.GATEWAY)
     assert {n: told[n] for n in ("rung", "case")} == {n: first[n] for n in ("rung", "case")}
+
+
+def test_a_body_that_is_the_senders_fault_is_no_fault_of_ours_in_the_log(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    for kind, status in (("application/json", 400), ("text/css", 415)):
+        told = server.ask("POST", "/ingest/accounts", Role.INGEST, content=b"", headers={"content-type": kind})
+        assert told.status_code == status
+    assert [r for r in caplog.records if r.levelno > logging.DEBUG] == []
+
+
+def test_in_force_says_what_is_wrong_with_a_question_and_names_the_request(serve: Callable[..., Server]) -> None:
+    server = serve()
+    for query in ("acount=a", "account=a&dialect=latin"):
+        told = server.ask("GET", f"/v1/in-force?{query}", Role.GATEWAY)
+        assert told.status_code == 400 and all(told.json()[n] for n in ("error", "hint"))
+        assert told.json()["request_id"] == told.headers["x-request-id"]
 
 
 def test_a_gateway_is_let_in_while_the_state_cannot_be_read(

@@ -294,7 +294,8 @@ async def _caller(route: Route, services: Services, request: Request) -> Caller 
 
 
 def _tell(error: Exception, route: Route) -> None:
-    if isinstance(error, UsageError):
+    # What is answered with 4xx is the sender's fault, and nobody here need look.
+    if isinstance(error, UsageError) or 400 <= getattr(error, "status", 500) < 500:
         say(logging.DEBUG, "refused", error=error, route=route.path)
     elif isinstance(error, Transient):
         say(logging.WARNING, "not now", error=error, route=route.path)

@@ -25,6 +25,7 @@ from stillwatch.responders import DIALECTS, Bucket, ladder
 from stillwatch.serving.dialects import Told
 from stillwatch.serving.gateways import EMPTY, FULL, App, Caller, Gate, Receive, Scope, Send, hashed, respond
 from stillwatch.serving.gateways.edits import LITELLM, edits
+from stillwatch.serving.lines import REQUEST
 from stillwatch.types import InForce, Rung
 
 JSON = {"content-type": "application/json", "cache-control": "no-store"}
@@ -40,10 +41,10 @@ def in_force(gate: Gate) -> App:
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
-            return await respond(send, 405, {**JSON, "allow": "GET, HEAD"}, b'{"error": "ask with GET"}')
+            return await respond(send, 405, {**JSON, "allow": "GET, HEAD"}, _error("this is no GET", "ask with GET"))
         asked = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if fault := _fault(asked):
-            return await respond(send, 400, JSON, json.dumps({"error": fault}).encode())
+            return await respond(send, 400, JSON, _error(*fault))
         await respond(send, 200, JSON, json.dumps(answer(gate, asked)).encode())
 
     return answered
@@ -97,9 +98,14 @@ def _plain(refused: Told | None) -> dict[str, Any] | None:
     return {"status": refused.status, "headers": headers, "error": json.loads(refused.body)["error"]}
 
 
-def _fault(asked: Mapping[str, str]) -> str:
+def _fault(asked: Mapping[str, str]) -> tuple[str, str] | None:
+    """What is wrong with a question, and what to do; None where nothing is."""
     if unknown := sorted(set(asked) - set(PARAMETERS)):
-        return f"unknown parameters: {', '.join(unknown)[:200]}; known: {', '.join(PARAMETERS)}"
+        return f"unknown parameters: {', '.join(unknown)[:200]}", f"known: {', '.join(PARAMETERS)}"
     if asked.get("dialect", LITELLM) not in (*DIALECTS, LITELLM):
-        return f"no such dialect: {asked['dialect'][:80]!r}; dialects are {', '.join((*DIALECTS, LITELLM))}"
-    return ""
+        return f"no such dialect: {asked['dialect'][:80]!r}", f"dialects are {', '.join((*DIALECTS, LITELLM))}"
+    return None
+
+
+def _error(message: str, hint: str) -> bytes:
+    return json.dumps({"error": message, "hint": hint, "request_id": REQUEST.get()}).encode()
