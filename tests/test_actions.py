@@ -240,6 +240,18 @@ def test_nothing_holds_after_its_end_even_if_nobody_ended_it(actions: Actions) -
     assert [a.standing for a in actions.expire(end)] == [Standing.EXPIRED]
 
 
+def test_what_has_begun_holds_on_when_the_clock_goes_back(actions: Actions) -> None:
+    actions.propose([action(starts_at=START + HOUR)])
+    assert actions.start_due(START + HOUR)
+    assert rungs(actions, START - DAY) == {"a": Rung.THROTTLE}
+
+
+def test_what_was_to_begin_at_once_does_when_the_clock_goes_back_before_it_has(actions: Actions) -> None:
+    actions.propose([action(proposed_at=START, starts_at=START), action(1, "b", starts_at=START + HOUR)])
+    assert [a.account_id for a in actions.start_due(START - HOUR)] == ["a"]
+    assert rungs(actions, START - HOUR) == {"a": Rung.THROTTLE}
+
+
 def test_the_strictest_holds_with_the_settings_of_milder_ones(actions: Actions) -> None:
     actions.propose([
         action(0, rung=Rung.PROTECT, rule="hide", settings={"reasoning": "omitted", "max_tokens": 4096}),

@@ -183,12 +183,13 @@ class Actions:
 
     def start_due(self, now: datetime) -> list[Action]:
         """Put in force what is due and has begun; an action of the same rule on the same account, or part of it, is replaced
-        by it."""
+        by it. What was to begin at once does, also by a clock that has gone back since."""
         doing = Doing(SYSTEM, SYSTEM, now)
         with self._state.transaction():
             due = self._rows(
-                "standing", [Standing.DUE.value], "AND starts_at <= ? AND expires_at > ?", text_of(now), text_of(now)
-            )
+                "standing", [Standing.DUE.value], "AND (starts_at <= ? OR starts_at <= proposed_at) AND expires_at > ?",
+                text_of(now), text_of(now),
+            )  # fmt: skip
             last = {_place(r.action): r for r in due}
             older = self._rows("account_id", [r.action.account_id for r in due], "AND standing = 'in_force'")
             replaced = [r for r in (*older, *due) if (newer := last.get(_place(r.action))) is not None
@@ -295,9 +296,8 @@ class Actions:
         """What holds now, by account, and by the marks of keys and of end users: the strictest rung, with the settings of milder
         ones below its own. Where a person has decided on one of these, that alone counts for it.
         """
-        rows = self._rows(
-            "standing", [Standing.IN_FORCE.value], "AND starts_at <= ? AND expires_at > ?", text_of(now), text_of(now)
-        )
+        # It began when it was put in force: a clock that has gone back since does not take it away.
+        rows = self._rows("standing", [Standing.IN_FORCE.value], "AND expires_at > ?", text_of(now))
         return {part: _strictest([r.action for r in rows if r.action.part is part]) for part in Part}
 
     def shadows(self, now: datetime) -> dict[str, InForce]:
