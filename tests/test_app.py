@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -873,6 +874,8 @@ def test_figures_tell_routes_as_patterns_and_no_account(serve: Callable[..., Ser
     server.ask("GET", "/nothing/canary")
     server.ask("GET", f"/v1/in-force?account={MEMBERS[0]}", Role.GATEWAY)
     text = server.ask("GET", "/metrics", Role.METRICS).text
+    assert 0 <= time.time() - server.services.metrics.value("stillwatch_started_seconds") < 600
+    assert "\nstillwatch_started_seconds " in text
     assert 'stillwatch_requests_total{route="/api/accounts/{account_id}",status="200"} 1' in text
     assert 'stillwatch_requests_total{route="none",status="404"} 1' in text
     assert 'stillwatch_in_force{rung="protect"} 23' in text

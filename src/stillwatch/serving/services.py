@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -204,6 +205,7 @@ def opened(
             home, settings, privacy, metrics, audit, door, clerk, spool, decisions,
             Gate(decisions, settings.gateway), standing, intake, readers, marks, belongings,
         )  # fmt: skip
+        metrics.put("stillwatch_started_seconds", time.time())
         for name in ALARMS:
             services.alarm(name, "")
         services.alarm("snapshot_failing", "; ".join(known.faults))
