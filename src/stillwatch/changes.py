@@ -113,6 +113,7 @@ def happened(row: Row, event: str, doing: Doing, **more: Any) -> Step:
 
 
 def raised(row: Row, doing: Doing) -> Step:
+    """A second signature is needed from here on."""
     said = happened(row, "raised", doing, needed=2)
 
     def statements(number: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -134,6 +135,7 @@ def moved(row: Row, standing: Standing, doing: Doing) -> Step:
 
 
 def proposed(action: Action, doing: Doing) -> Step:
+    """A new action, as it begins to stand."""
     said = happened(
         Row(action), "proposed", doing, needed=action.needed, standing=action.standing.value,
         starts=text_of(action.starts_at), ends=text_of(action.expires_at),
@@ -160,6 +162,7 @@ _APPEAL = """INSERT INTO appeals (case_id, event, account_id, who, at, deadline,
 
 
 def filed(appeal: Appeal, doing: Doing) -> Step:
+    """A new appeal."""
     facts = {"account": appeal.account_id, "deadline": text_of(appeal.deadline), "text_hash": appeal.text_hash}
     entry = Deed("appeal.filed", doing.who, doing.role, appeal.case_id, facts)
     return Step(entry, lambda number: iter([_appeal_row(appeal, "filed", doing, number)]))
@@ -190,6 +193,7 @@ def _appeal_row(appeal: Appeal, event: str, doing: Doing, number: int) -> tuple[
 
 
 def row_of(r: Mapping[str, Any]) -> Row:
+    """An action read back from its table."""
     action = Action(
         action_id=r["action_id"],
         key=r["key"],
@@ -212,6 +216,7 @@ def row_of(r: Mapping[str, Any]) -> Row:
 
 
 def happening_of(r: Mapping[str, Any]) -> Happening:
+    """What happened, read back."""
     return Happening(
         r["action_id"], r["account_id"], r["campaign_id"], Rung(r["rung"]), r["event"], r["who"], r["role"],
         moment_of(r["at"]), r["reason"], r["audit"],
@@ -219,6 +224,7 @@ def happening_of(r: Mapping[str, Any]) -> Happening:
 
 
 def appeal_of(r: Mapping[str, Any]) -> Appeal:
+    """An appeal as it was filed, read back."""
     return Appeal(r["case_id"], r["account_id"], moment_of(r["at"]), moment_of(r["deadline"]), r["text_hash"])
 
 
@@ -228,4 +234,5 @@ def text_of(moment: datetime) -> str:
 
 
 def moment_of(text: str) -> datetime:
+    """As ``text_of`` had it."""
     return datetime.fromisoformat(text)

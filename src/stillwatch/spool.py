@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.errors import Terminal, Transient
-from stillwatch.fingerprints import SYSTEM_SKETCH_WIDTH, UNOBSERVED, Observed, observe
-from stillwatch.privacy import Privacy
+from stillwatch.spool_rows import (
+    ACCOUNT_EVENTS,
+    CHANGES,
+    OBSERVED,
+    SPOOLED,
+    DamagedBatch,
+    Dead,
+    DeadLetter,
+    Figures,
+    Limits,
+    Overload,
+    SetAside,
+    Stored,
+    fingerprinted,
+    is_whole,
+    moment_of,
+    observed,
+    of_today,
+    spooled,
+    stored_type,
+    words_of,
+)
 from stillwatch.store.migrations import migrate
-from stillwatch.tables import ACCOUNTS, FACTS, SKETCH_WIDTH, UTC_US, Column, Table
+from stillwatch.tables import ACCOUNTS
 
-OBSERVED = pa.schema([f for f in FACTS.schema if f.name not in UNOBSERVED])
-"""The facts of an exchange that are known as soon as it has come in."""
-SPOOLED = pa.schema([
-    pa.field("account_id", pa.string(), nullable=False),
-    pa.field("model", pa.string(), nullable=False),
-    *OBSERVED,
-    pa.field("sketch", pa.list_(pa.uint32(), SKETCH_WIDTH)),
-    pa.field("system_sketch", pa.list_(pa.uint32(), SYSTEM_SKETCH_WIDTH)),
-])  # fmt: skip
-"""A row of the spool: names of account and model, the facts, and the sketches of prompt and system text (0 = empty)."""
-ACCOUNT_EVENTS = Table("account events", "what was said of an account, and when", (
-    Column("at", UTC_US, "when it was so; the latest word on a column holds", True), *ACCOUNTS.columns,
-))  # fmt: skip
+__all__ = [
+    "ACCOUNT_EVENTS", "OBSERVED", "SPOOLED", "DamagedBatch", "Dead", "DeadLetter", "Figures", "Limits", "Overload", "SetAside",
+    "Spool", "Stored", "fingerprinted", "observed", "spooled",
+]  # fmt: skip
 
 BUSY_S = 10.0
 """How long a write waits for another process's, in seconds."""
@@ -57,178 +68,6 @@ STEP_PAGES = 512
 """Pages that are given back to the disk between two of those."""
 WAL_BYTES = 64 << 20
 """What the WAL is cut back to after a burst."""
-
-CHANGES = (
-    (
-        "spool",
-        """
-        CREATE TABLE schemas (schema INTEGER PRIMARY KEY, bytes BLOB NOT NULL UNIQUE) STRICT;
-        CREATE TABLE batches (
-            batch INTEGER PRIMARY KEY AUTOINCREMENT,
-            rows INTEGER NOT NULL,
-            first INTEGER NOT NULL,
-            last INTEGER NOT NULL,
-            at INTEGER NOT NULL,
-            schema INTEGER NOT NULL REFERENCES schemas,
-            size INTEGER NOT NULL,
-            crc INTEGER NOT NULL
-        ) STRICT;
-        CREATE TABLE contents (batch INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
-        CREATE TABLE exchanges (exchange INTEGER PRIMARY KEY) STRICT;
-        CREATE TABLE dead (
-            number INTEGER PRIMARY KEY AUTOINCREMENT,
-            at INTEGER NOT NULL,
-            source TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            place TEXT NOT NULL,
-            hint TEXT NOT NULL,
-            record INTEGER NOT NULL,
-            count INTEGER NOT NULL,
-            UNIQUE (source, reason, record)
-        ) STRICT;
-        CREATE TABLE totals (name TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT;
-        INSERT INTO totals VALUES ('dead', 0);
-        CREATE TABLE accounts (account_id TEXT PRIMARY KEY, said TEXT NOT NULL) STRICT;""",
-    ),
-)
-"""Changes of the spool's tables, in order. A shipped one is never edited."""
-
-
-class Overload(Transient):
-    """No room for more now; ``wait_s`` is when to come again, in seconds."""
-
-    def __init__(self, message: str, *, wait_s: float, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.wait_s = wait_s
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds. ``bytes`` on disk; ``waiting_bytes`` and ``waiting_puts`` not yet written; ``joined_puts`` in one commit, which
-    begins at most every ``join_s`` seconds while more is coming; ``dead_letters`` kept."""
-
-    bytes: int = 16 << 30
-    waiting_bytes: int = 64 << 20
-    waiting_puts: int = 4096
-    joined_puts: int = 200
-    join_s: float = 0.01
-    dead_letters: int = 10_000
-
-
-class DamagedBatch(Terminal):
-    """A batch whose bytes are not those that were written; ``number`` is its own."""
-
-    def __init__(self, path: Path, number: int, why: str) -> None:
-        hint = f"what came after can be read on from {number}; have senders repeat what they sent, if they can"
-        super().__init__(f"{path}: batch {number} is damaged: {why}", hint=hint)
-        self.number, self.why = number, why
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A damaged batch as it was taken out: what the spool says of it, in times of exchanges and of its commit, and its bytes as
-    they are (None where there are none). ``freed`` ids were of no batch that can be read: an exchange that bore one may be
-    sent again."""
-
-    number: int
-    rows: int
-    first: datetime
-    last: datetime
-    at: datetime
-    bytes: bytes | None
-    freed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """Records that were refused for one reason: how many, the place of the first and a keyed hash of it, never its content."""
-
-    reason: str
-    place: str
-    record: int
-    count: int = 1
-    hint: str = ""
-
-    def __post_init__(self) -> None:
-        if not -(2**63) <= self.record < 2**63:
-            raise ValueError("the hash of a dead record must fit 64 bits, signed")
-        if not all(map(_is_whole, (self.reason, self.place, self.hint))):
-            raise ValueError("what is said of a dead record must be whole Unicode")
-
-
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A ``Dead`` as kept: from which source, when last; ``count`` adds up over all times it came."""
-
-    at: datetime
-    source: str
-    reason: str
-    place: str
-    hint: str
-    record: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of a put: rows that are new, rows that the spool held already, records refused."""
-
-    new: int
-    duplicates: int
-    dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """The spool in numbers. ``oldest`` and ``newest`` are times of exchanges, ``waiting`` rows not yet written, ``dead`` all
-    records ever refused, ``last`` the number of the newest batch."""
-
-    rows: int
-    batches: int
-    bytes: int
-    oldest: datetime | None
-    newest: datetime | None
-    waiting: int
-    dead: int
-    accounts: int
-    last: int
-
-
-def fingerprinted(batch: pa.RecordBatch, privacy: Privacy) -> pa.Table:
-    """Rows for the spool from a batch of ``EXCHANGES``: fingerprints read, content gone."""
-    return spooled(batch["account_id"], batch["model"], observe(batch, privacy))
-
-
-def spooled(account_id: pa.Array, model: pa.Array, seen: Observed) -> pa.Table:
-    """Rows for the spool from observed ones and the names of account and model of each."""
-    columns = dict(zip(seen.facts.schema.names, seen.facts.columns)) | {"account_id": account_id, "model": model}
-    columns["sketch"] = _listed(seen.sketch, SKETCH_WIDTH)
-    columns["system_sketch"] = _listed(seen.system_sketch, SYSTEM_SKETCH_WIDTH)
-    return pa.Table.from_arrays([columns[n] for n in SPOOLED.names], schema=SPOOLED)
-
-
-def observed(rows: pa.Table) -> Observed:
-    """What ``fingerprints.observe`` gave for rows of the spool."""
-    rows = rows.combine_chunks()
-    facts = pa.RecordBatch.from_arrays([_one(rows[n]) for n in OBSERVED.names], schema=OBSERVED)
-    return Observed(facts, _matrix(rows["sketch"], SKETCH_WIDTH), _matrix(rows["system_sketch"], SYSTEM_SKETCH_WIDTH))
-
-
-def _listed(sketch: np.ndarray, width: int) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(sketch).reshape(-1)), width)
-
-
-def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    return np.asarray(_one(column).flatten()).reshape(-1, width)
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    """The only chunk; an empty one where there is none."""
-    return column.chunk(0) if column.num_chunks == 1 else pa.array([], column.type)
 
 
 @dataclass(slots=True)
@@ -247,7 +86,7 @@ class _Put:
             raise ValueError("rows for the spool must have the schema SPOOLED")
         if self.rows["exchange"].null_count or self.rows["time"].null_count:
             raise ValueError("rows for the spool need an exchange and a time")
-        if not _is_whole(self.source):
+        if not is_whole(self.source):
             raise ValueError("the name of a source must be whole Unicode")
         # It is begun: whoever waits for it can no longer call it off.
         self.done.set_running_or_notify_cancel()
@@ -297,7 +136,7 @@ class Spool:
         self, rows: pa.Table, dead: Sequence[Dead] = (), source: str = "", accounts: pa.Table | None = None
     ) -> Future[Stored]:
         """As ``put``, without waiting for the disk: the future has what ``put`` returns or raises. Overload at once."""
-        put = _Put(rows, tuple(dead), source, _said(accounts))
+        put = _Put(rows, tuple(dead), source, words_of(accounts))
         with self._changed:
             if self._closed:
                 raise Terminal(f"{self._path}: the spool is closed")
@@ -451,21 +290,21 @@ class Spool:
         try:
             message = pa.Codec("zstd").decompress(packed, decompressed_size=size)
             batch = pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(schema)))
-            return number, _today(pa.Table.from_batches([batch]))
+            return number, of_today(pa.Table.from_batches([batch]))
         except (OSError, pa.ArrowException) as e:
             raise DamagedBatch(self._path, number, f"it cannot be understood: {e}") from e
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """The latest refused records, newest first."""
         sql = "SELECT at, source, reason, place, hint, record, count FROM dead ORDER BY at DESC, number DESC LIMIT ?"
-        return [DeadLetter(_moment(at), *rest) for at, *rest in self._query(sql, limit)]
+        return [DeadLetter(moment_of(at), *rest) for at, *rest in self._query(sql, limit)]
 
     def accounts(self) -> pa.Table:
         """What is known of each account, in the schema of ``ACCOUNTS``, by name: for each column the latest word."""
         rows = []
         for account_id, said in self._query("SELECT account_id, said FROM accounts ORDER BY account_id"):
             rows.append({"account_id": account_id} | {name: value for name, (_, value) in json.loads(said).items()})
-        columns = [pa.array([r.get(f.name) for r in rows], _stored(f.type)).cast(f.type) for f in ACCOUNTS.schema]
+        columns = [pa.array([r.get(f.name) for r in rows], stored_type(f.type)).cast(f.type) for f in ACCOUNTS.schema]
         return pa.Table.from_arrays(columns, schema=ACCOUNTS.schema)
 
     def figures(self) -> Figures:
@@ -476,7 +315,7 @@ class Spool:
         ((rows, batches, first, last, dead, accounts, number),) = self._query(sql)
         with self._changed:
             waiting, used = self._waiting_rows, self._used
-        oldest, newest = (None if us is None else _moment(us) for us in (first, last))
+        oldest, newest = (None if us is None else moment_of(us) for us in (first, last))
         return Figures(rows, batches, used, oldest, newest, waiting, dead, accounts, number)
 
     def last(self) -> int:
@@ -544,7 +383,7 @@ class Spool:
         if not found:
             raise Terminal(f"{self._path}: there is no batch {number}")
         rows, first, last, at, held = found[0]
-        return SetAside(number, rows, _moment(first), _moment(last), _moment(at), held)
+        return SetAside(number, rows, moment_of(first), moment_of(last), moment_of(at), held)
 
     def take_out(self, number: int) -> int:
         """Take a damaged batch out of the spool, so that all others can be read and forgotten; how many ids were freed.
@@ -653,14 +492,6 @@ def _shares(puts: Sequence[_Put], is_new: np.ndarray) -> Iterator[Stored]:
         at += rows
 
 
-def _said(events: pa.Table | None) -> list[tuple[Any, ...]]:
-    if events is None:
-        return []
-    if not events.schema.equals(ACCOUNT_EVENTS.schema):
-        raise ValueError("words on accounts must have the schema of ACCOUNT_EVENTS")
-    return list(zip(*(events[f.name].cast(_stored(f.type)).to_pylist() for f in ACCOUNT_EVENTS.schema)))
-
-
 def _say(db: sqlite3.Connection, said_now: Sequence[tuple[Any, ...]]) -> None:
     """Add words on accounts. For each column the latest holds, of two at one time the greater: so the order they come in
     does not matter."""
@@ -674,26 +505,12 @@ def _say(db: sqlite3.Connection, said_now: Sequence[tuple[Any, ...]]) -> None:
         db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?)", (account_id, text))
 
 
-def _stored(kind: pa.DataType) -> pa.DataType:
-    """The type in which a value of an account stands in JSON."""
-    return pa.int64() if pa.types.is_timestamp(kind) else kind
-
-
 def _schema_number(db: sqlite3.Connection) -> int:
     packed, sql = SPOOLED.serialize().to_pybytes(), "SELECT schema FROM schemas WHERE bytes = ?"
     # Written once only: a full disk or a busy writer must not keep a reader from opening the spool.
     if db.execute(sql, (packed,)).fetchone() is None:
         db.execute("INSERT OR IGNORE INTO schemas (bytes) VALUES (?)", (packed,))
     return int(db.execute(sql, (packed,)).fetchone()[0])
-
-
-def _today(rows: pa.Table) -> pa.Table:
-    """Rows of an earlier version in the schema of this one: what they lack is null, what is no more is left out."""
-    if rows.schema.equals(SPOOLED):
-        return rows
-    has = set(rows.schema.names)
-    columns = [rows[f.name].cast(f.type) if f.name in has else pa.nulls(len(rows), f.type) for f in SPOOLED]
-    return pa.Table.from_arrays(columns, schema=SPOOLED)
 
 
 @contextmanager
@@ -728,7 +545,3 @@ def _again(e: Exception) -> Exception:
 
 def _now() -> int:
     return time.time_ns() // 1000
-
-
-def _moment(us: int) -> datetime:
-    return datetime.fromtimestamp(us // 10**6, UTC).replace(microsecond=us % 10**6)
