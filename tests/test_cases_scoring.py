@@ -370,14 +370,21 @@ def test_one_strong_case_among_doubtful_ones_keeps_its_q_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "share_two", "more"),
-    [(0.0, 1.0, 0.0), (-1.0, RULES.tied, 0.0), (-1.01, 1.0, RULES.unread), (0.0, RULES.tied - 0.01, RULES.alone),
-     (-2.0, 0.0, RULES.unread + RULES.alone)],
-)  # fmt: skip
-def test_more_is_needed_of_what_reads_like_others_work_and_of_what_a_wording_alone_ties(
-    read: float, share_two: float, more: float
+    ("accounts", "read", "share_two", "more"),
+    [
+        (RULES.many, 0.0, 1.0, 0.0),
+        (RULES.many, -1.0, RULES.tied, 0.0),
+        (RULES.many, -1.01, 1.0, RULES.unread),
+        (RULES.many, 0.0, RULES.tied - 0.01, RULES.alone),
+        (RULES.many - 1, 0.0, 1.0, RULES.few),
+        (8, -2.0, 0.0, RULES.unread + RULES.alone + RULES.few),
+    ],
+)
+def test_more_is_needed_of_few_of_what_reads_like_others_work_and_of_what_a_wording_alone_ties(
+    accounts: int, read: float, share_two: float, more: float
 ) -> None:
-    assert needed({"read": read, "share_two": share_two}, RULES) == pytest.approx(RULES.act + more)
+    found = {"size": float(np.log2(accounts)), "read": read, "share_two": share_two}
+    assert needed(found, RULES) == pytest.approx(RULES.act + more)
 
 
 def test_traits_are_told_where_they_weigh_a_bit_under_a_family_and_the_axis_they_have() -> None:

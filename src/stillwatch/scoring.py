@@ -46,7 +46,8 @@ class Rules:
     traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
     Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
     are asked for; and ``alone`` bits more where less than ``tied`` of the accounts share values of two traces: a wording alone
-    may be a public tool's.
+    may be a public tool's; and ``few`` bits more of fewer than ``many`` accounts: honest groups of this size are far more
+    numerous than operators'.
     ``worth`` bits of odds send a case to review, and so do proven axes, whatever the odds. ``cover`` and ``lift`` are what a
     shared value needs to be named.
     """
@@ -56,6 +57,8 @@ class Rules:
     unread: float = 2.0
     alone: float = 1.0
     tied: float = 0.15
+    few: float = 2.0
+    many: int = 64
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
@@ -124,8 +127,8 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
 
 def needed(found: dict[str, float], rules: Rules) -> float:
     """Bits of odds that a group with these traits needs to be a campaign."""
-    unread, alone = found["read"] < -1, found["share_two"] < rules.tied
-    return rules.act + unread * rules.unread + alone * rules.alone
+    unread, alone, few = found["read"] < -1, found["share_two"] < rules.tied, found["size"] < np.log2(rules.many)
+    return float(rules.act + unread * rules.unread + alone * rules.alone + few * rules.few)
 
 
 def told(found: dict[str, float], weights: Weights) -> list[Exhibit]:
