@@ -26,7 +26,7 @@ LAYERS = (
     ("card", "simulate", "evaluation"),
     ("serving",),
     ("gateway_demo",),
-    ("cli", "cli_decoys", "cli_demo", "cli_options", "cli_policy", "cli_serving", "cli_state", "cli_trust", "console"),
+    ("cli", "cli_demo", "cli_options", "cli_policy", "cli_serving", "cli_state", "cli_trust", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""

@@ -23,7 +23,6 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from stillwatch import __version__
-from stillwatch.cli_decoys import app as decoy_verbs
 from stillwatch.cli_demo import app as demo_verbs
 from stillwatch.cli_options import Flag, JsonFlag, Paths
 from stillwatch.cli_policy import app as policy_verbs
@@ -465,7 +464,6 @@ def demo(
 
 app.command(policy_verbs)
 app.command(serving_verbs, name="*")
-app.command(decoy_verbs, name="*")
 app.command(demo_verbs, name="*")
 
 
