@@ -28,7 +28,9 @@ import pyarrow.parquet as pq
 PURE = 0.8
 MIXED = 0.3
 """Share of honest accounts up to which a group that stands is an operator's."""
-TREES = {"max_leaf_nodes": 4, "learning_rate": 0.1, "max_iter": 120, "l2_regularization": 3, "min_samples_leaf": 25,
+PULL = 0.3
+"""How freely the line's weights may leave nought (inverse of the ridge)."""
+TREES = {"max_leaf_nodes": 6, "learning_rate": 0.1, "max_iter": 80, "l2_regularization": 3, "min_samples_leaf": 25,
          "max_features": 0.5, "random_state": 1}  # fmt: skip
 BITS = float(np.log2(np.e))
 
@@ -129,17 +131,15 @@ def excused(traits: dict[str, float]) -> bool:
     return explained or traits["practising"] < 0.2
 
 
-def standing(files: list[Path], of_size: range) -> tuple[float, float, float]:
-    """Slope, bits a doubling of accounts, and shift that make the bits of standing groups of this size mean what they say."""
+def standing(files: list[Path]) -> tuple[float, float, float]:
+    """Slope, bits a doubling of accounts, and shift that make the bits of standing groups mean what they say."""
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
-    if not files:
-        return 1.0, 0.0, 0.0
     table = pa.concat_tables([pq.read_table(f) for f in files])
     accounts, honest = table["accounts"].to_numpy(), table["honest"].to_numpy()
-    mine = (accounts >= of_size.start) & (accounts < of_size.stop)
-    x = np.column_stack([table["bits"].to_numpy(), np.log2(accounts)])[mine]
-    model = LogisticRegression(C=10).fit(x, (honest <= MIXED * accounts)[mine])
+    large = accounts >= 8
+    x = np.column_stack([table["bits"].to_numpy(), np.log2(accounts)])[large]
+    model = LogisticRegression(C=10).fit(x, (honest <= MIXED * accounts)[large])
     slope, doubling = model.coef_[0]
     return float(slope * BITS), float(doubling * BITS), float(model.intercept_[0] * BITS)
 
@@ -166,31 +166,50 @@ def truth(members: np.ndarray, campaign: np.ndarray, population: np.ndarray) -> 
 
 
 class Rows:
-    """Groups of several worlds as arrays: traits ``x``, whether one operator ``y``, how many accounts, world, generator, kind,
-    and weight ``w``."""
+    """Groups of several worlds as arrays: traits ``x``, whether one operator ``y``, world, generator, kind, weight."""
 
     def __init__(self, files: list[Path]) -> None:
         from stillwatch.weighing import TRAITS  # noqa: PLC0415
 
         table = pa.concat_tables([pq.read_table(f) for f in files])
         self.names = list(TRAITS)
-        self.signs = np.array([trait.sign for trait in TRAITS.values()])
+        self.signs = np.array([sign for sign, _, _ in TRAITS.values()])
         self.x = np.column_stack([table[n].to_numpy() for n in self.names])
         self.y = table["one_operator"].to_numpy(zero_copy_only=False)
         self.world = np.array(table["world"].to_pylist())
         self.generator = np.array([w.rstrip("0123456789").rstrip("-_") for w in self.world])
         self.kind = np.array(table["kind"].to_pylist())
         self.of = np.array(table["of"].to_pylist())
-        self.accounts = table["accounts"].to_numpy()
-        self.w = self._even() * np.sqrt(self.accounts)
+        self.w = self._even()
 
     def _even(self) -> np.ndarray:
-        """The groups of one campaign, or of one population of a world, together count as the root of their number: they are much
-        alike."""
+        """The groups of one campaign, or of one population of a world, count as the root of their number: they are much alike."""
         _, number, count = np.unique(
             np.char.add(self.world, np.char.add("/", self.of)), return_inverse=True, return_counts=True
         )
         return 1 / np.sqrt(count[number])
+
+
+def line(rows: Rows, use: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A logistic line whose weights keep the sign their trait may have: centre, scale, weights with the start last."""
+    from scipy.optimize import minimize  # noqa: PLC0415
+
+    x, y, w = rows.x[use], rows.y[use], rows.w[use]
+    centre = np.average(x, axis=0, weights=w)
+    scale = np.sqrt(np.average((x - centre) ** 2, axis=0, weights=w)) + 1e-6
+    z = np.clip((x - centre) / scale, -3, 3)
+
+    def loss(b: np.ndarray) -> tuple[float, np.ndarray]:
+        at = z @ b[:-1] + b[-1]
+        slope = (1 / (1 + np.exp(-at)) - y) * w
+        value = (w * np.logaddexp(0, np.where(y, -at, at))).sum() + b[:-1] @ b[:-1] / (2 * PULL)
+        return value, np.append(z.T @ slope + b[:-1] / PULL, slope.sum())
+
+    bounds = [(0, None) if s > 0 else (None, 0) for s in rows.signs] + [(None, None)]
+    found = minimize(
+        loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000}
+    )
+    return centre, scale, found.x
 
 
 def forest(rows: Rows, use: np.ndarray) -> Any:
@@ -201,46 +220,35 @@ def forest(rows: Rows, use: np.ndarray) -> Any:
     return model.fit(rows.x[use], rows.y[use], sample_weight=rows.w[use])
 
 
-def large(rows: Rows) -> np.ndarray:
-    """The groups that the judge of large groups is for."""
-    from stillwatch.weighing import LARGE  # noqa: PLC0415
-
-    return rows.accounts >= LARGE
-
-
 def as_arrays(model: Any) -> dict[str, Any]:
-    """The trees as flat lists, values in bits: of a leaf its own, of other nodes the mean of the leaves below."""
+    """The trees as flat lists, values in bits."""
     nodes: dict[str, list[Any]] = {n: [] for n in ("asks", "bound", "left", "right", "value", "roots")}
     for (tree,) in model._predictors:
         first = len(nodes["asks"])
         nodes["roots"].append(first)
-        value = means(tree.nodes) * BITS
-        for n, mean in zip(tree.nodes, value):
+        for n in tree.nodes:
             leaf = bool(n["is_leaf"])
             nodes["asks"].append(-1 if leaf else int(n["feature_idx"]))
             nodes["bound"].append(0.0 if leaf else round(float(n["num_threshold"]), 6))
             nodes["left"].append(0 if leaf else int(n["left"]) + first)
             nodes["right"].append(0 if leaf else int(n["right"]) + first)
-            nodes["value"].append(round(float(mean), 5))
+            nodes["value"].append(round(float(n["value"]) * BITS, 5) if leaf else 0.0)
     return {**nodes, "start": float(np.ravel(model._baseline_prediction)[0]) * BITS}
 
 
-def means(nodes: np.ndarray) -> np.ndarray:
-    """Of each node of a tree its value, or the mean of what is below it; children come after their parents."""
-    value = nodes["value"].copy()
-    for k in np.flatnonzero(nodes["is_leaf"] == 0)[::-1]:
-        below = [int(nodes["left"][k]), int(nodes["right"][k])]
-        value[k] = np.average(value[below], weights=nodes["count"][below])
-    return value
+def bits(rows: Rows, made: tuple[Any, Any], use: np.ndarray) -> np.ndarray:
+    """What line and trees together give the groups ``use``, uncalibrated."""
+    (centre, scale, b), trees = made
+    straight = np.clip((rows.x[use] - centre) / scale, -3, 3) @ b[:-1] + b[-1]
+    return BITS * (straight + trees.decision_function(rows.x[use])) / 2
 
 
 def left_out(rows: Rows, by: np.ndarray) -> np.ndarray:
-    """Bits of every group, uncalibrated, by the judge for its size that has seen nothing of its world, or generator."""
-    found, big = np.zeros(len(rows.y)), large(rows)
+    """Bits of every group by weights that have seen nothing of its world, or generator."""
+    found = np.zeros(len(rows.y))
     for name in np.unique(by):
-        mine = by == name
-        found[mine & ~big] = BITS * forest(rows, ~mine).decision_function(rows.x[mine & ~big])
-        found[mine & big] = BITS * forest(rows, ~mine & big).decision_function(rows.x[mine & big])
+        made = (line(rows, by != name), forest(rows, by != name))
+        found[by == name] = bits(rows, made, by == name)
     return found
 
 
@@ -253,34 +261,29 @@ def calibrated(given: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[float, 
 
 
 def fit(files: list[Path], stood: list[Path], out: Path) -> None:
-    """Both judges from all rows, calibrated on groups of generators left out: the log they will judge is of none of these."""
-    from stillwatch.weighing import LARGE  # noqa: PLC0415
-
+    """Weights from all rows, with their spread over worlds, calibrated on groups of generators left out: the log they will
+    judge is of none of these."""
     rows = Rows(files)
+    every = np.ones(len(rows.y), bool)
+    centre, scale, b = line(rows, every)
+    spread = np.array([line(rows, rows.world != w)[2] for w in np.unique(rows.world)]).std(axis=0)
+    told = rows.kind == "improved"
     by = rows.generator if len(np.unique(rows.generator)) > 1 else rows.world
-    given, big = left_out(rows, by), large(rows)
-    judges = {}
-    for name, learnt, told, of_size in (
-        ("small", big | ~big, ~big, range(8, LARGE)),
-        ("large", big, big, range(LARGE, 10**9)),
-    ):
-        told &= rows.kind == "improved"
-        slope, shift = calibrated(given[told], rows.y[told], rows.w[told])
-        judges[name] = {
-            "slope": slope,
-            "shift": shift,
-            "standing": standing(stood, of_size),
-            "trees": as_arrays(forest(rows, learnt)),
-        }
-    usual = np.average(rows.x, axis=0, weights=rows.w)
+    slope, shift = calibrated(left_out(rows, by)[told], rows.y[told], rows.w[told])
+    count = len(np.unique(rows.world))
     made = {
         "made_by": "bench/weights.py", "worlds": sorted(set(rows.world.tolist())), "groups": len(rows.y),
-        "traits": [{"name": n, "usual": round(float(u), 4)} for n, u in zip(rows.names, usual)],
-        **judges,
+        "start": float(b[-1] * BITS), "slope": slope, "shift": shift,
+        "standing": standing(stood) if stood else (1.0, 0.0, 0.0),
+        "traits": [
+            {"name": n, "bits": round(float(b[k] * BITS), 4), "spread": round(float(spread[k] * BITS * np.sqrt(count)), 4),
+             "centre": round(float(centre[k]), 5), "scale": round(float(scale[k]), 5)}
+            for k, n in enumerate(rows.names)
+        ],
+        "trees": as_arrays(forest(rows, every)),
     }  # fmt: skip
     out.write_text(json.dumps(made) + "\n", encoding="utf-8")
-    told_of = ", ".join(f"{n} slope {j['slope']:.2f} shift {j['shift']:.2f}" for n, j in judges.items())
-    print(f"{out}: {len(rows.y)} groups of {len(made['worlds'])} worlds; {told_of}")
+    print(f"{out}: {len(rows.y)} groups of {count} worlds, slope {slope:.2f}, shift {shift:.2f}")
 
 
 def check(files: list[Path], svg: Path | None) -> None:

@@ -18,7 +18,7 @@ from stillwatch.intake import release_times
 from stillwatch.numbering import Numbering
 from stillwatch.store import Engine, open_engine
 from stillwatch.tables import FACTS, PROFILES
-from stillwatch.weighing import TRAITS, Judge, Trees, Weights
+from stillwatch.weighing import TRAITS, Trees, Weights
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -109,22 +109,13 @@ def signals(*given: tuple[int, str, str]) -> pa.Table:
     })  # fmt: skip
 
 
-STEP = 1 / 64
-
-
 def weights_of(start: float = 0.0, **bits: float) -> Weights:
-    """``start``, and so many bits for each unit of these traits, counted to three in steps of a 64th; of all others nothing."""
-    bounds = np.arange(-3, 3, STEP) + STEP / 2
-    asks = np.repeat([list(TRAITS).index(n) for n in bits], len(bounds)).astype(np.int64)
-    half = np.repeat([b * STEP / 2 for b in bits.values()], len(bounds))
-    number, leaf = np.arange(len(asks)), np.full(len(asks), -1)
-    trees = Trees(
-        np.concatenate([asks, leaf, leaf]), np.concatenate([np.tile(bounds, len(bits)), half * 0, half * 0]),
-        np.concatenate([number + len(asks), leaf, leaf]), np.concatenate([number + 2 * len(asks), leaf, leaf]),
-        np.concatenate([half * 0, -half, half]), number, start,
-    )  # fmt: skip
-    judge = Judge(trees)
-    return Weights(tuple(TRAITS), np.zeros(len(TRAITS)), judge, judge)
+    """A line alone: ``start``, and so many bits for each unit of these traits; of all others nothing."""
+    none = np.zeros(len(TRAITS))
+    leaf = np.zeros(1, np.int64)
+    trees = Trees(leaf - 1, np.zeros(1), leaf, leaf, np.zeros(1), leaf, 0.0)
+    each = np.array([bits.get(name, 0.0) for name in TRAITS])
+    return Weights(tuple(TRAITS), each, none, none + 1, none, start, trees, slope=2.0)
 
 
 PLAIN_WEIGHTS = weights_of(-6.0, read=4.0, share_card=8.0, share_net=1.0, share_wording=2.0, org=-8.0)

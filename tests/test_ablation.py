@@ -70,7 +70,7 @@ def test_what_is_blank_is_held_by_nobody_and_the_rest_as_before(family: str) -> 
 
 def test_weights_are_deaf_to_a_family() -> None:
     loud = weights_of(1.0, **dict.fromkeys(TRAITS, 1.0))
-    loud = dataclasses.replace(loud, usual=np.full(len(TRAITS), 0.5))
+    loud = dataclasses.replace(loud, centre=np.full(len(TRAITS), 0.5))
     usual = dict.fromkeys(TRAITS, 0.5)
     for family in FAMILIES:
         silent = muted(loud, family)

@@ -25,15 +25,15 @@ from stillwatch.scoring import (
     Verdict,
     coordination,
     expected_false,
+    family_of,
     judge,
-    needed,
     settle,
     signalled,
     told,
 )  # fmt: skip
 from stillwatch.store import Engine
 from stillwatch.traits import traits
-from stillwatch.types import Alternative, Axis, Exhibit, Outcome
+from stillwatch.types import FAMILIES, Alternative, Axis, Exhibit, Outcome
 from stillwatch.weighing import TRAITS, probability
 
 NONE = signals()
@@ -260,8 +260,8 @@ RULES = Rules()
 LONG = RULES.act + 1
 GOOD: dict[str, Any] = {
     "odds": LONG,
-    "shown": True,
-    "need": RULES.act,
+    "practising": 1.0,
+    "read": True,
     "bits": {Axis.COORDINATION: 30.0, Axis.EXTRACTION: 6.0, Axis.CONCEALMENT: 3.0},
     "evidence": {"identity": 15.0, "template": 15.0, "content": 6.0},
 }
@@ -272,8 +272,8 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     nothing: tuple[Exhibit, ...] = ()
     return Verdict(
         case=case, outcome=Outcome.REVIEW, confidence=probability(given["odds"]), q_value=1.0, exhibits=nothing,
-        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], shown=given["shown"],
-        need=given["need"],
+        alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"],
+        read=given["read"],
         bits=GOOD["bits"] | given["bits"], evidence=given["evidence"],
     )  # fmt: skip
 
@@ -292,9 +292,17 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("just enough true ones", {"q_value": RULES.q_value}, Outcome.CAMPAIGN),
     ("too many false ones", {"q_value": RULES.q_value + 0.001}, Outcome.REVIEW),
     ("no concealment", {"bits": {Axis.CONCEALMENT: RULES.concealment - 0.1}}, Outcome.REVIEW),
-    ("what it is after is not to be seen", {"shown": False}, Outcome.REVIEW),
-    ("more is needed than there is", {"need": LONG + 0.01}, Outcome.REVIEW),
-    ("just what is needed", {"need": LONG}, Outcome.CAMPAIGN),
+    ("few practise it", {"practising": RULES.practising - 0.01}, Outcome.REVIEW),
+    (
+        "reads like others' work",
+        {"odds": RULES.act + RULES.unread - 0.01, "read": False, "size": 60},
+        Outcome.REVIEW,
+    ),
+    (
+        "reads like theirs, long odds",
+        {"odds": RULES.act + RULES.unread, "read": False, "size": 60},
+        Outcome.CAMPAIGN,
+    ),
     ("explained", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN - 0.1}}, Outcome.LET_GO),
     ("explained, but plain", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN}}, Outcome.REVIEW),
     ("explained, plain, short", {"alternatives": EXPLAINS, "odds": RULES.worth + 0.01}, Outcome.LET_GO),
@@ -369,24 +377,6 @@ def test_one_strong_case_among_doubtful_ones_keeps_its_q_value() -> None:
     assert expected_false([0.5, 0.99, 0.6])[1] == pytest.approx(expected_false([0.99])[0]) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(
-    ("accounts", "read", "share_two", "more"),
-    [
-        (RULES.many, 0.0, 1.0, 0.0),
-        (RULES.many, -1.0, RULES.tied, 0.0),
-        (RULES.many, -1.01, 1.0, RULES.unread),
-        (RULES.many, 0.0, RULES.tied - 0.01, RULES.alone),
-        (RULES.many - 1, 0.0, 1.0, RULES.few),
-        (8, -2.0, 0.0, RULES.unread + RULES.alone + RULES.few),
-    ],
-)
-def test_more_is_needed_of_few_of_what_reads_like_others_work_and_of_what_a_wording_alone_ties(
-    accounts: int, read: float, share_two: float, more: float
-) -> None:
-    found = {"size": float(np.log2(accounts)), "read": read, "share_two": share_two}
-    assert needed(found, RULES) == pytest.approx(RULES.act + more)
-
-
 def test_traits_are_told_where_they_weigh_a_bit_under_a_family_and_the_axis_they_have() -> None:
     weights = weights_of(share_card=3.0, org=-2.0, hours=0.9, read=-2.0)
     exhibits = told(dict.fromkeys(TRAITS, 1.0), weights)
@@ -395,7 +385,12 @@ def test_traits_are_told_where_they_weigh_a_bit_under_a_family_and_the_axis_they
         ("org", Axis.CONCEALMENT, "identity", -2.0),
         ("read", Axis.EXTRACTION, "content", -2.0),
     }
-    assert all(TRAITS[e.detector].asks in e.text for e in exhibits)
+    assert all(TRAITS[e.detector][2] in e.text for e in exhibits)
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_every_trait_has_a_family(trait: str) -> None:
+    assert family_of(trait) in FAMILIES
 
 
 def tie(kind: str, family: str, **changes: Any) -> Tie:

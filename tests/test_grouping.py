@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from fixtures_engine import PLAIN_WEIGHTS, Town, town, weights_of
 from stillwatch.evidence import Holdings
 from stillwatch.ground import Ground
-from stillwatch.grouping import PROMISING, SMALLEST, Group, apart, disjoint, groups, weighed
+from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, disjoint, groups, weighed, worth
 from stillwatch.hypotheses import hypotheses
 from stillwatch.membership import Rules, belonging
-from stillwatch.weighing import weights
+from stillwatch.weighing import probability, weights
 
 RULES = Rules()
 
@@ -28,7 +29,21 @@ def planted() -> Iterator[tuple[Town, Ground]]:
 
 
 def group(members: np.ndarray, bits: float) -> Group:
-    return Group(members, {}, bits, bits)
+    return Group(members, {}, bits)
+
+
+# What a group is worth
+
+
+@given(st.floats(-60, 60), st.floats(0, 20), st.integers(5, 1000))
+def test_worth_rises_with_the_odds_and_turns_where_one_wrong_undoes_so_many(
+    bits: float, more: float, size: int
+) -> None:
+    low, high = (worth(group(np.arange(size), b)) for b in (bits, bits + more))
+    assert -PRICE * size <= low <= high <= size
+    assert (low > 0) == (probability(bits) > PRICE / (1 + PRICE))
+    twice = worth(group(np.arange(2 * size), bits))
+    assert twice == pytest.approx(2 * low)
 
 
 # Groups
@@ -41,8 +56,8 @@ def assert_of_one_piece(found: list[Group]) -> None:
         assert len(g.members) >= SMALLEST
         assert (np.diff(g.members) > 0).all()
         assert g.bits >= PROMISING
-    odds = [-g.odds for g in found]
-    assert odds == sorted(odds), "weightiest first"
+    keys = [(-max(0.0, worth(g)), -g.bits) for g in found]
+    assert keys == sorted(keys), "weightiest first"
 
 
 @settings(max_examples=25, deadline=None)
@@ -108,7 +123,7 @@ def test_what_weighs_too_little_does_not_stand(planted: tuple[Town, Ground]) -> 
     made, ground = planted
     light = weights_of(PROMISING - 0.1)
     assert groups(ground, list(made.clusters.values()), light, RULES) == []
-    just = weights_of(PROMISING)
+    just = replace(light, start=PROMISING)
     assert groups(ground, [made.clusters["campaign"]], just, RULES) != []
 
 
@@ -126,7 +141,7 @@ def test_what_two_claim_stays_with_the_weightier(
     everybody = np.concatenate([np.zeros(0, np.int64), *(g.members for g in found)])
     assert len(np.unique(everybody)) == len(everybody)
     if standing:
-        best = max(standing, key=lambda g: (g.odds, len(g.members), -int(g.members[0])))
+        best = max(standing, key=lambda g: (max(0.0, worth(g)), g.bits, len(g.members), -int(g.members[0])))
         assert any(g is best for g in found), "the weightiest keeps all its members"
     for g in found:
         assert len(g.members) >= SMALLEST

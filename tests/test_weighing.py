@@ -11,21 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures_engine import weights_of
-from stillwatch.types import FAMILIES
-from stillwatch.weighing import LARGE, TRAITS, Judge, Trees, Weights, probability, weights
+from stillwatch.types import Axis
+from stillwatch.weighing import TRAITS, Trees, Weights, probability, weights
 
 SHIPPED = weights()
-JUDGES = {"small": SHIPPED.small, "large": SHIPPED.large}
+SIGNS = np.array([TRAITS[n][0] for n in SHIPPED.names])
 
 
-def rows(judge: Judge, seed: int, number: int) -> np.ndarray:
-    """Rows of traits, about what is usual and far out, and on the very bounds that trees ask about."""
+def rows(seed: int, number: int) -> np.ndarray:
+    """Rows of traits, far out and close by, and on the very bounds that trees ask about."""
     rng = np.random.default_rng(seed)
-    found = SHIPPED.usual + rng.normal(0, 2, (number, len(SHIPPED.names)))
-    inner = np.flatnonzero(judge.trees.asks >= 0)
+    found = SHIPPED.centre + SHIPPED.scale * rng.normal(0, 2, (number, len(SHIPPED.names)))
+    bounds = SHIPPED.trees.bound[SHIPPED.trees.asks >= 0]
+    asks = SHIPPED.trees.asks[SHIPPED.trees.asks >= 0]
     for row in found:
-        some = rng.choice(inner, 5)
-        row[judge.trees.asks[some]] = judge.trees.bound[some]
+        some = rng.integers(0, max(1, len(asks)), 5) if len(asks) else np.zeros(0, int)
+        row[asks[some]] = bounds[some]
     return found
 
 
@@ -36,41 +37,45 @@ def named(row: np.ndarray) -> dict[str, float]:
 def test_every_trait_is_weighed_once() -> None:
     assert len(set(SHIPPED.names)) == len(SHIPPED.names)
     assert set(SHIPPED.names) == set(TRAITS)
-    assert SHIPPED.usual.shape == (len(TRAITS),)
-    assert np.isfinite(SHIPPED.usual).all()
-    assert all(judge.slope > 0 for judge in JUDGES.values())
-    assert all(t.sign in (-1, 1) and t.family in FAMILIES and t.asks for t in TRAITS.values())
+    for column in (SHIPPED.bits, SHIPPED.centre, SHIPPED.scale, SHIPPED.spread):
+        assert column.shape == (len(TRAITS),)
+        assert np.isfinite(column).all()
+    assert (SHIPPED.scale > 0).all()
+    assert (SHIPPED.spread >= 0).all()
+    assert SHIPPED.slope > 0
+    assert all(sign in (-1, 1) and asks for sign, _, asks in TRAITS.values())
 
 
-@pytest.mark.parametrize("of", JUDGES)
-def test_trees_are_trees(of: str) -> None:
-    t = JUDGES[of].trees
+@pytest.mark.parametrize("name", TRAITS)
+def test_the_line_speaks_only_in_the_direction_of_the_question(name: str) -> None:
+    assert SHIPPED.bits[SHIPPED.names.index(name)] * TRAITS[name][0] >= 0
+
+
+def test_trees_are_trees() -> None:
+    t = SHIPPED.trees
     inner = np.flatnonzero(t.asks >= 0)
     assert t.asks.max(initial=-1) < len(TRAITS)
     assert len({len(a) for a in (t.asks, t.bound, t.left, t.right, t.value)}) == 1
     reached = np.concatenate([t.left[inner], t.right[inner], t.roots])
     assert sorted(reached.tolist()) == list(range(len(t.asks))), "each node is a root or the child of one"
     assert np.isfinite(t.value).all()
-    low, high = np.sort([t.value[t.left[inner]], t.value[t.right[inner]]], axis=0)
-    assert ((low - 1e-4 <= t.value[inner]) & (t.value[inner] <= high + 1e-4)).all(), "a node is worth a mean of its two"
 
 
-@pytest.mark.parametrize("of", JUDGES)
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(TRAITS)))
-def test_bits_never_move_against_a_trait_s_direction(of: str, seed: int, name: str) -> None:
-    """One trait at a time over a grid, all others held."""
-    judge = JUDGES[of]
+@given(st.integers(0, 10**6), st.sampled_from(sorted(TRAITS)))
+def test_odds_never_move_against_a_trait_s_direction(seed: int, name: str) -> None:
+    """One trait at a time over a grid, all others held: line, trees and their sum."""
     at = SHIPPED.names.index(name)
-    bounds = judge.trees.bound[judge.trees.asks == at]
-    grid = np.unique(
-        np.concatenate([np.linspace(SHIPPED.usual[at] - 9, SHIPPED.usual[at] + 9, 23), bounds, bounds + 1e-9])
-    )
-    for row in rows(judge, seed, 2):
+    low, high = SHIPPED.centre[at] - 5 * SHIPPED.scale[at], SHIPPED.centre[at] + 5 * SHIPPED.scale[at]
+    bounds = SHIPPED.trees.bound[SHIPPED.trees.asks == at]
+    grid = np.unique(np.concatenate([np.linspace(low, high, 23), bounds, bounds + 1e-9]))
+    for row in rows(seed, 2):
         changed = np.repeat(row[None], len(grid), axis=0)
         changed[:, at] = grid
-        bits = np.array([judge.total(r) for r in changed])
-        assert (np.diff(bits) * TRAITS[name].sign >= -1e-9).all(), name
+        trees = np.array([SHIPPED.trees.total(r) for r in changed])
+        odds = np.array([SHIPPED.total(named(r)) for r in changed])
+        for bits in (trees, odds):
+            assert (np.diff(bits) * TRAITS[name][0] >= -1e-9).all(), name
 
 
 def walked(trees: Trees, row: np.ndarray) -> float:
@@ -83,43 +88,41 @@ def walked(trees: Trees, row: np.ndarray) -> float:
     return total
 
 
-@pytest.mark.parametrize("of", JUDGES)
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_the_arrays_say_what_walking_each_tree_by_hand_says(of: str, seed: int) -> None:
-    judge = JUDGES[of]
-    for row in rows(judge, seed, 3):
-        assert judge.trees.total(row) == pytest.approx(walked(judge.trees, row))
+@given(st.integers(0, 10**6))
+def test_the_arrays_say_what_walking_each_tree_by_hand_says(seed: int) -> None:
+    for row in rows(seed, 3):
+        assert SHIPPED.trees.total(row) == pytest.approx(walked(SHIPPED.trees, row))
 
 
-@pytest.mark.parametrize("of", JUDGES)
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_what_each_trait_gives_adds_up(of: str, seed: int) -> None:
-    judge = JUDGES[of]
-    for row in rows(judge, seed, 3):
-        mean = judge.trees.start + judge.trees.value[judge.trees.roots].sum()
-        assert mean + judge.trees.each(row).sum() == pytest.approx(judge.trees.total(row))
+@given(st.integers(0, 10**6))
+def test_the_axes_add_up_to_the_line_and_line_and_trees_to_the_odds(seed: int) -> None:
+    row = rows(seed, 1)[0]
+    traits = named(row)
+    by_axis = SHIPPED.by_axis(traits)
+    assert set(by_axis) == set(Axis)
+    line = SHIPPED.start + sum(by_axis.values())
+    assert SHIPPED.each(traits).sum() == pytest.approx(sum(by_axis.values()))
+    due = SHIPPED.slope * (line + walked(SHIPPED.trees, row)) / 2 + SHIPPED.shift
+    assert SHIPPED.total(traits) == pytest.approx(due)
 
 
-@pytest.mark.parametrize("accounts", [5, LARGE - 1, LARGE, 1000])
-def test_who_judges_a_group_goes_by_its_size(accounts: int) -> None:
-    traits = named(rows(SHIPPED.small, 1, 1)[0]) | {"size": math.log2(accounts)}
-    judge = SHIPPED.large if accounts >= LARGE else SHIPPED.small
-    row = np.array([traits[n] for n in SHIPPED.names])
-    assert SHIPPED.total(traits) == pytest.approx(judge.slope * walked(judge.trees, row) + judge.shift)
-    assert SHIPPED.each(traits) == pytest.approx(judge.slope * judge.trees.each(row))
-    slope, doubling, shift = judge.standing
-    assert SHIPPED.odds(traits) == pytest.approx(slope * SHIPPED.total(traits) + doubling * math.log2(accounts) + shift)
+def test_a_trait_counts_to_three_deviations() -> None:
+    weights = weights_of(read=2.0, org=-1.0)
+    traits = dict.fromkeys(TRAITS, 0.0)
+    assert weights.total(traits | {"read": 2.5}) == pytest.approx(5.0)
+    assert weights.total(traits | {"read": 100.0}) == weights.total(traits | {"read": 3.0}) == pytest.approx(6.0)
+    assert weights.total(traits | {"read": 1.0, "org": 1.0}) == pytest.approx(1.0)
 
 
 def test_the_order_traits_come_in_does_not_matter() -> None:
-    row = named(rows(SHIPPED.small, 1, 1)[0])
+    row = named(rows(1, 1)[0])
     assert SHIPPED.total(dict(reversed(row.items()))) == SHIPPED.total(row)
 
 
 def test_a_trait_that_is_missing_is_an_error_and_not_a_guess() -> None:
-    row = named(rows(SHIPPED.small, 1, 1)[0])
+    row = named(rows(1, 1)[0])
     del row["dispatch"]
     with pytest.raises(KeyError):
         SHIPPED.total(row)
@@ -144,8 +147,7 @@ def test_weights_are_loaded_once() -> None:
 
 def test_of_groups_that_stand_the_larger_are_the_surer() -> None:
     traits = dict.fromkeys(TRAITS, 0.0)
-    judge = replace(weights_of().small, standing=(2.0, 0.5, -3.0))
-    weights = replace(weights_of(), small=judge, large=judge)
+    weights = replace(weights_of(), standing=(2.0, 0.5, -3.0))
     assert weights.odds(traits | {"size": 8.0}) - weights.odds(traits | {"size": 6.0}) == pytest.approx(1.0)
     assert weights.odds(traits) == pytest.approx(2 * weights.total(traits) - 3)
-    assert all(judge.standing[1] > 0 for judge in JUDGES.values())
+    assert SHIPPED.standing[1] > 0

@@ -100,7 +100,7 @@ log2 of how far who uses which is from dealt out at least, and bits by which it 
 at most."""
 
 
-OWN_QUEUES, OWN_SHARE = 1.2, 0.8
+OWN_QUEUES, OWN_SHARE = 1.5, 0.8
 """Where nobody deals out: log2 of how far who uses which wording is from that at least, and an account's share of the
 wordings that dealing out would give it at most. Workers of one queue show neither, whatever they ask."""
 

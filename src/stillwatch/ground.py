@@ -36,7 +36,7 @@ STEPS = {
                avg(cos(date_diff('hour', s.first, f.time) * 0.2617993878)) AS cosine,
                avg(sin(date_diff('hour', s.first, f.time) * 0.2617993878)) AS sine,
                avg(CASE WHEN (f.slot - f.slot % 4) / 4 % 7 IN (2, 3) THEN 1.0 ELSE 0.0 END) AS weekend,
-               date_diff('hour', max(s.first), min(f.time)) AS began, date_diff('hour', min(f.time), max(f.time)) AS lasted
+               date_diff('hour', max(s.first), min(f.time)) AS began
         FROM facts f JOIN accounts a ON a.account = f.account CROSS JOIN trait_start s
         GROUP BY a.customer""",
     "trait_aims": """
@@ -116,12 +116,9 @@ class Ground:
         n = totals["n"].astype(float)
         base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
         totals["volume"] = np.log(np.maximum(1, n))
-        totals["stay"] = np.log1p(totals["lasted"] / 6.0)
         totals["day"] = np.hypot(totals["cosine"], totals["sine"])
         base["day"] = float(totals["day"][n >= 8].mean()) if (n >= 8).any() else 0.0
         base["weekend"] = float(np.average(totals["weekend"], weights=n))
-        base["stay"] = float(np.median(totals["stay"][n > 0]))
-        base["homes"] = entropy(declared["billing"])
         base["volume_spread"] = float(totals["volume"][n > 0].std())
         declared["vouched"] = np.isin(declared["verification"].astype(str), ("contract", "id", "domain"))
         declared["taught"] = np.isin(declared["programme"].astype(str), ("education", "research", "startup"))
@@ -135,13 +132,6 @@ class Ground:
             moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice,
             aims, aims.sum(axis=0), holdings.cap(), base, slots,
         )  # fmt: skip
-
-
-def entropy(values: np.ndarray) -> float:
-    """Shannon's entropy of how often each value is there, bits; 0, unknown, is left out."""
-    count = np.unique(values[values != 0], return_counts=True)[1].astype(float)
-    share = count / count.sum() if len(count) else count
-    return float(-(share * np.log2(share)).sum())
 
 
 def dense(rows: pa.Table, size: int) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from stillwatch.ground import Ground
 from stillwatch.membership import COMMON, Rules, Scored, belonging
 from stillwatch.parting import split
 from stillwatch.traits import markers, traits
-from stillwatch.weighing import Weights
+from stillwatch.weighing import Weights, probability
 
 SAME = 0.3
 """Bits that the union of two overlapping groups may lack and still be taken for the one they are parts of."""
@@ -25,6 +25,8 @@ PARTED = 4.0
 """Bits that a part may be weaker than a group by which it is parted from others: it is smaller, and says less."""
 RAW, PROMISING = -2.5, -1.0
 """Bits from which on a hypothesis is worth a closer look, half of it may be somebody else; and from which on a group stands."""
+PRICE = 12.0
+"""How many accounts rightly accused one wrongly accused undoes, where one of two versions of a group is chosen."""
 SMALLEST = 5
 OVERLAP = 0.3
 """Share of the smaller of two groups from which on they are one question."""
@@ -36,13 +38,11 @@ Found = tuple[np.ndarray, Scored]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Accounts that may have one operator, sorted, with the traits they have as a group: what these weigh in a proposal
-    (``bits``), and in a group that stands (``odds``), by which one version is preferred to another."""
+    """Accounts that may have one operator, sorted, with the traits they have as a group and what these weigh (bits)."""
 
     members: np.ndarray
     traits: dict[str, float]
     bits: float
-    odds: float
 
 
 def groups(ground: Ground, hypotheses: list[np.ndarray], weights: Weights, rules: Rules) -> list[Group]:
@@ -105,7 +105,7 @@ def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Grou
 def weighed(ground: Ground, members: np.ndarray, weights: Weights) -> Group:
     """These accounts as a group."""
     found = traits(ground, members)
-    return Group(members, found, weights.total(found), weights.odds(found))
+    return Group(members, found, weights.total(found))
 
 
 def settle(ground: Ground, standing: list[Group], candidate: Group, weights: Weights, rules: Rules) -> list[Group]:
@@ -116,7 +116,7 @@ def settle(ground: Ground, standing: list[Group], candidate: Group, weights: Wei
             return standing
         if shared >= OVERLAP * min(len(group.members), len(candidate.members)):
             union = weighed(ground, np.union1d(group.members, candidate.members), weights)
-            if union.odds >= max(group.odds, candidate.odds) - SAME:
+            if worth(union) > worth(group) or union.bits >= max(group.bits, candidate.bits) - SAME:
                 return apart(ground, [*(g for n, g in enumerate(standing) if n != k), union], weights)
     claimed = np.concatenate([np.zeros(0, np.int64), *(g.members for g in standing)])
     rest = np.setdiff1d(candidate.members, claimed)
@@ -126,10 +126,17 @@ def settle(ground: Ground, standing: list[Group], candidate: Group, weights: Wei
     return apart(ground, [*standing, best], weights) if best.bits >= PROMISING else standing
 
 
+def worth(group: Group) -> float:
+    """What accusing the group is expected to be worth, in accounts rightly accused: one wrongly accused undoes
+    ``PRICE`` of them."""
+    p = probability(group.bits)
+    return len(group.members) * (p - PRICE * (1 - p))
+
+
 def improved(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
     """The better of a group less its doubtful members, and that grown."""
     versions = [weighed(ground, m, weights) for m in grown(ground.holdings, group.members, rules) if len(m) >= SMALLEST]
-    return min(versions, key=_order, default=Group(group.members, group.traits, -np.inf, -np.inf))
+    return min(versions, key=_order, default=Group(group.members, group.traits, -np.inf))
 
 
 def grown(holdings: Holdings, members: np.ndarray, rules: Rules) -> list[np.ndarray]:
@@ -185,5 +192,5 @@ def disjoint(holdings: Holdings, proven: list[Found], standing: list[Group], oth
     return sorted(found, key=lambda pair: (-len(pair[0]), int(pair[0][0])))
 
 
-def _order(group: Group) -> tuple[float, int, int]:
-    return (-group.odds, -len(group.members), int(group.members[0]))
+def _order(group: Group) -> tuple[float, float, int, int]:
+    return (-max(0.0, worth(group)), -group.bits, -len(group.members), int(group.members[0]))

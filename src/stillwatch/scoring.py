@@ -40,14 +40,11 @@ class Rules:
     """What a case needs to be a campaign: ``smallest`` accounts, ``act`` bits of odds that it is one operator, and a share
     of false campaigns among those at least as strong of at most ``q_value``.
 
-    What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them, or of all they
-    ask far more than of what others ask reads so plainly (log2 of how many times as much, ``plainly``); and so must be who
-    they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is plain: ``families``
-    traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
+    What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and
+    so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is
+    plain: ``families`` traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
     Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
-    are asked for; and ``alone`` bits more where less than ``tied`` of the accounts share values of two traces: a wording alone
-    may be a public tool's; and ``few`` bits more of fewer than ``many`` accounts: honest groups of this size are far more
-    numerous than operators'.
+    are asked for.
     ``worth`` bits of odds send a case to review, and so do proven axes, whatever the odds. ``cover`` and ``lift`` are what a
     shared value needs to be named.
     """
@@ -55,15 +52,10 @@ class Rules:
     smallest: int = 8
     act: float = 2.0
     unread: float = 2.0
-    alone: float = 1.0
-    tied: float = 0.15
-    few: float = 2.0
-    many: int = 64
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
     families: int = 2
-    plainly: float = 1.0
     unlikely: float = 1.0
     plain: float = 4.0
     coordination_bits: float = 16.0
@@ -76,14 +68,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``shown`` says whether
-    what it is after is to be seen at all (``Rules.practising``, ``Rules.plainly``), ``need`` what odds are asked for;
-    ``risk`` is by member, in the order of ``case.members``."""
+    """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``practising`` is the
+    share of its accounts that use wordings which mark it, ``read`` whether these read at least half as much like training data as
+    what others ask; ``risk`` is by member, in the order of
+    ``case.members``."""
 
     case: Case
     odds: float
-    shown: bool
-    need: float
+    practising: float
+    read: bool
     outcome: Outcome
     confidence: float
     q_value: float
@@ -117,29 +110,32 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     }
     evidence |= {"content": max(0.0, bits[Axis.EXTRACTION]) + evidence.get("content", 0.0)}
     odds = weights.odds(found)
-    shown = found["practising"] >= rules.practising or found["whole_marked"] >= rules.plainly
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
-        case, odds, shown, needed(found, rules), Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
+        case, odds, found["practising"], found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
         exhibits, alternatives, np.zeros(case.size),
     )  # fmt: skip
-
-
-def needed(found: dict[str, float], rules: Rules) -> float:
-    """Bits of odds that a group with these traits needs to be a campaign."""
-    unread, alone, few = found["read"] < -1, found["share_two"] < rules.tied, found["size"] < np.log2(rules.many)
-    return float(rules.act + unread * rules.unread + alone * rules.alone + few * rules.few)
 
 
 def told(found: dict[str, float], weights: Weights) -> list[Exhibit]:
     """The traits that weigh at least a bit, for or against: what the group is like beside what groups of customers are like."""
     exhibits = []
-    for name, bits, usual in zip(weights.names, weights.each(found), weights.usual):
+    for name, bits in zip(weights.names, weights.each(found)):
         if abs(bits) >= 1:
-            trait = TRAITS[name]
-            text = f"{trait.asks}: {found[name]:.2f}, where {usual:.2f} is usual"
-            exhibits.append(Exhibit(trait.axis, trait.family, name, float(bits), text))
+            _, axis, asks = TRAITS[name]
+            text = f"{asks}: {found[name]:.2f}, where {weights.centre[weights.names.index(name)]:.2f} is usual"
+            exhibits.append(Exhibit(axis, family_of(name), name, float(bits), text))
     return exhibits
+
+
+def family_of(trait: str) -> str:
+    """The family of evidence a trait is told under."""
+    kind = trait.partition("_")[2]
+    if kind in KINDS and trait.partition("_")[0] in ("share", "bits", "alike"):
+        return KINDS[kind].family
+    return {"moved": "migration", "hours": "tempo", "began": "tempo", "volume_even": "tempo"}.get(
+        trait, "identity" if TRAITS[trait][1] is Axis.CONCEALMENT else "content"
+    )
 
 
 def coordination(case: Case, rules: Rules) -> list[Exhibit]:
@@ -261,8 +257,9 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    seen = draft.shown and draft.bits[Axis.CONCEALMENT] >= rules.concealment
-    weighty = draft.odds >= draft.need and q_value <= rules.q_value and seen
+    need = rules.act + (0.0 if draft.read else rules.unread)
+    seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
+    weighty = draft.odds >= need and q_value <= rules.q_value and seen
     plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)
     passes = case.size >= rules.smallest and (weighty or plain)
     if any(a.explains for a in draft.alternatives):

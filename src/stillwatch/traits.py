@@ -16,7 +16,7 @@ import igraph
 import numpy as np
 
 from stillwatch.evidence import KIND_NAMES
-from stillwatch.ground import MEASURES, Ground, entropy
+from stillwatch.ground import MEASURES, Ground
 
 ALIKE = ("client", "tls", "tools", "settings", "signup_day", "signup_tls")
 """Kinds of which is asked how far one value is common to the group and to nobody else."""
@@ -252,8 +252,6 @@ def declared(ground: Ground, members: np.ndarray) -> dict[str, float]:
     sites, carried = np.unique(ground.site[members], return_inverse=True)
     return {
         "payers": len(np.unique(paying)) / len(paying) if len(paying) else 1.0,
-        "many_payers": entropy(paying),
-        "homes": entropy(d["billing"][members]) - ground.base["homes"],
         "one_payer": float(np.unique(paying, return_counts=True)[1].max() / len(members)) if len(paying) else 0.0,
         "one_domain": float(count.max() / len(members) * count.max() / (domains == top).sum()) if len(names) else 0.0,
         "one_site": float(np.bincount(carried, ground.site_share[members]).max(initial=0) / len(members)) if len(sites) else 0.0,
@@ -282,7 +280,6 @@ def rhythm(ground: Ground, members: np.ndarray) -> dict[str, float]:
         "volume_even": float(np.log(max(0.05, volume.std()) / max(0.05, ground.base["volume_spread"]))),
         "began": float(np.log((6 + began[int(0.8 * len(began))] - began[int(0.2 * len(began))]) / 6)),
         "hours": float(np.log2(max(1.0, (count.astype(float) ** 2).sum()) / max(1.0, due))),
-        "stay": float(np.median(t["stay"][members]) - ground.base["stay"]),
         "moved": float((new - others) * min(1.0, ground.asked[members].sum() / 50)),
     }
 

@@ -22,6 +22,7 @@ from stillwatch.evaluation.again import TABLES, again
 from stillwatch.findings import Findings
 from stillwatch.intake import Log
 from stillwatch.privacy import Privacy
+from stillwatch.scoring import family_of
 from stillwatch.store import Engine
 from stillwatch.tables import FACTS, PROFILES
 from stillwatch.weighing import TRAITS, Weights
@@ -49,24 +50,32 @@ READ: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """By family and table of the engine, the columns its evidence is read from."""
 
+TOLD = {
+    "template": ("exclusive", "owned", "practising", "practice_even", "repeats", "dispatch", "variety"),
+    "network": ("one_site", "linked_networked"),
+    "identity": ("linked_paid",),
+    "tempo": ("day", "weekend"),
+}
+"""Traits by family, where ``scoring.family_of`` tells them under another for brevity."""
 OF_NONE = ("size", "share_two")
 """Traits that hang on no single family."""
 
 
 @dataclass(frozen=True, slots=True)
 class Muted(Weights):
-    """Weights to which the ``silent`` traits always are as usual."""
+    """Weights to which the ``silent`` traits always are as usual: on the line that is worth nothing."""
 
     silent: tuple[str, ...] = ()
 
     def row(self, traits: Mapping[str, float]) -> np.ndarray:
-        """The traits in the order of ``names``, the silent ones as usual."""
-        return np.where(np.isin(self.names, self.silent), self.usual, Weights.row(self, traits))
+        """The traits in the order of ``names``, the silent ones at their centre."""
+        return np.where(np.isin(self.names, self.silent), self.centre, Weights.row(self, traits))
 
 
 def traits_of(family: str) -> tuple[str, ...]:
     """The traits that are evidence of this family."""
-    return tuple(name for name, trait in TRAITS.items() if trait.family == family and name not in OF_NONE)
+    told = {name: of for of, names in TOLD.items() for name in names}
+    return tuple(t for t in TRAITS if t not in OF_NONE and told.get(t, family_of(t)) == family)
 
 
 def muted(weights: Weights, family: str) -> Weights:
