@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from unittest.mock import patch
 
 import numpy as np
@@ -18,12 +19,14 @@ import pyarrow as pa
 
 from stillwatch import weighing
 from stillwatch.config import Config
-from stillwatch.evaluation.again import TABLES, again
-from stillwatch.findings import Findings
-from stillwatch.intake import Log
+from stillwatch.findings import Findings, accounts_table
+from stillwatch.intake import Log, keep, open_log, take_in
+from stillwatch.pipeline import blindness, judge
+from stillwatch.plugins import discover
 from stillwatch.privacy import Privacy
+from stillwatch.progress import Progress
 from stillwatch.scoring import family_of
-from stillwatch.store import Engine
+from stillwatch.store import Engine, open_engine
 from stillwatch.tables import FACTS, PROFILES
 from stillwatch.weighing import TRAITS, Weights
 
@@ -94,7 +97,7 @@ def deaf(family: str) -> Iterator[None]:
 
 def blank(engine: Engine, family: str) -> None:
     """Have the engine's ``facts``, ``accounts`` and ``models`` hold all but the columns of this family, or all of them."""
-    for table in TABLES:
+    for table in ("facts", "accounts", "models"):
         engine.step(table, emptied(table, READ.get(family, {}).get(table, ())), {})
 
 
@@ -113,8 +116,18 @@ def judged_without(
     log: Log, families: Sequence[str], config: Config, privacy: Privacy
 ) -> Iterator[tuple[str, Findings]]:
     """What is found without each of these families, of ``types.FAMILIES`` or ``WHOLE``; the log is read once."""
-    with again(log, config, privacy) as read:
+    with Progress(quiet=True) as progress, open_engine(config.engine, config.memory, config.threads or None) as engine:
+        declared, source = open_log(log)
+        intake = take_in(source, privacy, progress)
+        blind = blindness(discover("detectors"), source.coverage, declared.accounts, declared.models)
+        sighted = [d for name, d in discover("detectors").items() if name not in blind]
+        keep(engine, intake, declared, privacy)
+        for table in ("facts", "accounts", "models"):
+            engine.step(f"whole_{table}", f"SELECT * FROM {table}", {})
         for family in families:
-            blank(read.engine, family)
+            blank(engine, family)
             with deaf(family):
-                yield family, read.judged(without=family)
+                rest = [d for d in sighted if d.family != family]
+                judged = judge(engine, intake, rest, config, datetime.now(UTC), progress)
+            accounts = accounts_table(intake.accounts.names, judged.campaigns, judged.review)
+            yield family, Findings(judged.campaigns, judged.review, judged.let_go, accounts)
