@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -63,6 +64,18 @@ def wait_for(holds: Any, within_s: float = 10) -> None:
     while not holds():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.01)
+
+
+def ended(process: subprocess.Popen[bytes], within_s: float = 10) -> None:
+    """The process, ended: asked again and again, and by force after `within_s`.
+
+    nginx of one process looks whether it was asked and then sleeps: a signal between the two is not heard until the next.
+    """
+    until = time.monotonic() + within_s
+    while process.poll() is None:
+        process.terminate() if time.monotonic() < until else process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fixtures_gateways import Served, answers, free_port, models, table, wait_for
+from fixtures_gateways import Served, answers, ended, free_port, models, table, wait_for
 from stillwatch.serving.decisions import Decisions
 from stillwatch.serving.gateways import Gate, Receive, Scope, Send, Wiring, asgi
 from stillwatch.serving.gateways.ext_authz import ext_authz
@@ -53,7 +53,9 @@ class Bench:
         ]
         assert ENVOY is not None
         self._envoy = subprocess.Popen(
-            [ENVOY, *told, "--disable-hot-restart", "-l", "warning"], stderr=subprocess.DEVNULL
+            [ENVOY, *told, "--disable-hot-restart", "-l", "warning"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         wait_for(lambda: answers(self.port) or self._envoy.poll() is not None, within_s=30)
         assert self._envoy.poll() is None, self._log.read_text()
@@ -69,8 +71,7 @@ class Bench:
 
     def close(self) -> None:
         self.client.close()
-        self._envoy.terminate()
-        self._envoy.wait(20)
+        ended(self._envoy)
         self.ours.stop()
         self.models.stop()
 

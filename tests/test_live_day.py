@@ -22,7 +22,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from fixtures_gateways import Served, answers, free_port, wait_for
+from fixtures_gateways import Served, answers, ended, free_port, wait_for
 from stillwatch.serving.access import Role
 from stillwatch.serving.gateways import Receive, Scope, Send, hashed
 from stillwatch.simulate import default_world, parse_campaign, simulate
@@ -108,7 +108,9 @@ class Nginx:
         assert NGINX is not None
         log = home / "error.log"
         self._process = subprocess.Popen(
-            [NGINX, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(log)], stderr=subprocess.DEVNULL
+            [NGINX, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(log)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         wait_for(lambda: answers(self.port) or self._process.poll() is not None, 60)
         assert self._process.poll() is None, log.read_text()
@@ -119,8 +121,7 @@ class Nginx:
         return httpx.post(url, json=body, headers={"authorization": f"Bearer sk-{account}"}, timeout=60)
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        ended(self._process)
 
 
 @dataclass

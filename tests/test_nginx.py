@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fixtures_gateways import NAMES, Served, answers, free_port, models, table, wait_for
+from fixtures_gateways import NAMES, Served, answers, ended, free_port, models, table, wait_for
 from stillwatch.serving.access import Access, Role
 from stillwatch.serving.app import ROUTES
 from stillwatch.serving.decisions import Decisions, Table
@@ -62,7 +62,9 @@ class Bench:
         self._log = home / "error.log"
         assert NGINX is not None
         self._nginx = subprocess.Popen(
-            [NGINX, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(self._log)], stderr=subprocess.DEVNULL
+            [NGINX, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(self._log)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         wait_for(lambda: answers(self.port) or self._nginx.poll() is not None)
         assert self._nginx.poll() is None, self._log.read_text()
@@ -74,8 +76,7 @@ class Bench:
 
     def close(self) -> None:
         self.client.close()
-        self._nginx.terminate()
-        self._nginx.wait(10)
+        ended(self._nginx)
         self.ours.stop()
         self.models.stop()
 
