@@ -308,6 +308,28 @@ class Actions:
         )  # fmt: skip
         return _strictest([r.action for r in rows])
 
+    def newest(self) -> int:
+        """The number of the last thing that happened to any action, 0 before the first: while it stands, only the clock
+        changes what ``holding`` and ``shadows`` say, and that not before ``turns_at``."""
+        return int(self._state.execute("SELECT coalesce(max(number), 0) AS n FROM action_events")[0]["n"])
+
+    def turns_at(self, now: datetime) -> datetime | None:
+        """When the clock alone next changes what holds or would hold; None where it never does."""
+        told = text_of(now)
+        rows = self._state.execute(
+            "SELECT min(at) AS at FROM ("
+            "SELECT min(expires_at) AS at FROM actions WHERE standing IN ('in_force', 'shadow') AND expires_at > ? UNION ALL "
+            "SELECT min(starts_at) AS at FROM actions WHERE standing = 'shadow' AND starts_at > ?) AS turns",
+            told, told,
+        )  # fmt: skip
+        return moment_of(rows[0]["at"]) if rows[0]["at"] else None
+
+    def counts(self) -> dict[Standing, int]:
+        """How many actions live, by standing; standings without one are not named."""
+        rows = self._state.execute("SELECT standing, count(*) AS n FROM actions GROUP BY standing")
+        found = {Standing(r["standing"]): int(r["n"]) for r in rows}
+        return {standing: n for standing, n in found.items() if standing in LIVING}
+
     def known(self, now: datetime) -> tuple[Action, ...]:
         """Every action on an account as a whole that has not run out, whatever its standing, oldest first: what
         ``policy.decide`` is to know. What a person did to one key says nothing of the rest."""

@@ -128,8 +128,9 @@ class Decisions:
         return self._ready.table
 
     def replace(self, table: Table, *, stale: bool = False) -> None:
-        """Answer from ``table`` from now on. ``stale``: it is not what holds, only the last that is known."""
-        ready = _Ready.of(table)
+        """Answer from ``table`` from now on. ``stale``: it is not what holds, only the last that is known. The same table again
+        only says that it still holds."""
+        ready = self._ready if table is self._ready.table else _Ready.of(table)
         self._stale_at = -math.inf if stale else self._clock() + self._stale_after_s
         self._told = False
         self._ready = ready

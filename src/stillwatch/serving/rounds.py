@@ -30,6 +30,8 @@ from stillwatch.serving.services import Desk, Services, derived
 from stillwatch.store.state import Judgement
 from stillwatch.types import Action, InForce, Part, Rung, Standing
 
+NEVER = datetime.max.replace(tzinfo=UTC)
+
 REFUSED_S = 60.0
 """How long after a sender was last told to come again, or a gateway not let in, the alarm about it stands, in seconds."""
 
@@ -51,12 +53,17 @@ class Faults:
 
 @dataclass(slots=True)
 class Loop:
-    """Rounds over the services. ``decided`` is the result and the policy that were decided on last."""
+    """Rounds over the services. ``decided`` is the result and the policy that were decided on last; ``held`` is the table that
+    was worked out last, for all that had happened by ``held_by``, from ``held_from`` until ``held_until``."""
 
     services: Services
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     decided: tuple[object, object] | None = None
     written: Table | None = None
+    held: Table | None = None
+    held_by: int = -1
+    held_from: datetime = NEVER
+    held_until: datetime | None = None
     began_at: float = field(default_factory=time.monotonic)
 
     async def forever(self) -> None:
@@ -149,14 +156,27 @@ class Loop:
     def _replace(self, desk: Desk, now: datetime) -> None:
         """What is in force, into the table, and on disk if it has changed."""
         services = self.services
-        table = replace(held_table(desk, services, now), shadows=desk.actions.shadows(now))
+        table = self._table(desk, now)
         services.decisions.replace(table)
         by_rung = Counter(h.rung for part in (table.accounts, table.keys, table.end_users) for h in part.values())
         services.metrics.only("stillwatch_in_force", "rung", {str(r): by_rung[r] for r in Rung})
-        standing = Counter(str(a.standing) for a in desk.actions.standing())
+        standing = {str(s): n for s, n in desk.actions.counts().items()}
         services.metrics.only("stillwatch_actions", "standing", standing)
-        if table != self.written:
+        if table is not self.written:
             self._write(table, now)
+
+    def _table(self, desk: Desk, now: datetime) -> Table:
+        """What holds now and what would; the last one again where nothing has happened since and no time has come.
+
+        With thousands of actions it takes a good part of a second, and most rounds change nothing.
+        """
+        newest = desk.actions.newest()
+        stands = self.held_from <= now and (self.held_until is None or now < self.held_until)
+        if self.held is None or newest != self.held_by or not stands:
+            table = replace(held_table(desk, self.services, now), shadows=desk.actions.shadows(now))
+            self.held = self.held if table == self.held else table
+            self.held_by, self.held_from, self.held_until = newest, now, desk.actions.turns_at(now)
+        return self.held
 
     def _write(self, table: Table, now: datetime) -> None:
         services = self.services

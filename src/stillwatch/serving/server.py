@@ -170,7 +170,8 @@ def run(app: Starlette, settings: Settings, door: socket.socket, tls: Tls | None
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:
-        asyncio.run(_serve(server, app, door))
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_serve(server, app, door))
     finally:
         sys.setswitchinterval(before)
     if not server.started:
