@@ -6,12 +6,12 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DEMO ?= $(PY) -m stillwatch demo
 
-.PHONY: help check lint types imports test test-api test-spark test-litellm format demo gateway models clean
+.PHONY: help check lint types imports test test-api test-spark test-litellm test-protect format demo gateway models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-check: lint types imports test test-api test-spark test-litellm  ## all that must hold before a change is merged
+check: lint types imports test test-api test-spark test-litellm test-protect  ## all that must hold before a change is merged
 
 lint: $(READY)  ## style and format
 	$(PY) -m ruff check
@@ -24,7 +24,7 @@ imports: $(READY)  ## imports go down only
 	$(PY) -m pytest tests/test_imports.py
 
 test: $(READY)  ## tests on the embedded engine; finds PostgreSQL, or gets it
-	VENV=$(VENV) .ci/with-postgres $(PY) -m pytest -m "not spark and not litellm"
+	VENV=$(VENV) .ci/with-postgres $(PY) -m pytest -m "not spark and not litellm and not protect"
 
 test-api: $(READY)  ## every route as its OpenAPI document says, tried by schemathesis, which it gets
 	PYTHON=$(PYTHON) .ci/with-schemathesis $(PY) -m pytest -m api
@@ -35,6 +35,9 @@ test-spark: $(READY)  ## tests on Spark; finds Java, or gets it
 # A lane of its own: the proxy alone is 116 packages.
 test-litellm: $(READY)  ## tests behind a real LiteLLM proxy, which it gets
 	PYTHON=$(PYTHON) .ci/with-litellm $(PY) -m pytest -m litellm
+
+test-protect: $(READY)  ## watermarks and proof on small models trained on the spot; gets PyTorch
+	VENV=$(VENV) .ci/with-torch $(PY) -m pytest -m protect
 
 format: $(READY)  ## put the code into format
 	$(PY) -m ruff check --fix

@@ -23,7 +23,7 @@ LAYERS = (
      "recognition", "arrivals", "ledger", "watch", "checkpoint", "hypotheses", "ground", "traits", "weighing", "grouping",
      "telling", "horizon", "carrying", "changes", "spool", "spool_rows", "entries", "verification", "audit"),
     ("pipeline", "replay", "rehearsal", "sharing", "report", "results", "summary", "testing"),
-    ("card", "simulate", "evaluation"),
+    ("card", "simulate", "evaluation", "protection"),
     ("serving",),
     ("gateway_demo",),
     ("cli", "cli_demo", "cli_options", "cli_policy", "cli_serving", "cli_state", "cli_trust", "console"),
@@ -42,6 +42,10 @@ HOMES = {
     "sqlglot": ("store.spark", "store.spark_sql"),
     "sklearn": ("evaluation",),
     "cryptography": ("notes",),
+    "torch": ("protection",),
+    "transformers": ("protection",),
+    "tokenizers": ("protection",),
+    "scipy": ("protection",),
 }
 """Engines and packages of an extra, and the parts that may import each: nothing else asks which engine it runs on."""
 
