@@ -26,6 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from stillwatch.evaluation.leaks import probe
 from stillwatch.evaluation.measures import Rate
 from worlds import seeds_of
 
@@ -79,6 +80,8 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     make(options, seed, world)
     cpu_s = judge(options, world, result)
     row = {"seed": seed, "cpu_s": cpu_s, **measure(world, result)}
+    if options.leaks:
+        row["leaks"] = probe(world).to_dict()
     if not options.keep:
         shutil.rmtree(world)
         shutil.rmtree(result)
@@ -98,6 +101,14 @@ def show(rows: list[dict[str, Any]]) -> None:
     )
     reported = [c for r in rows for c in r["evaluation"]["reported"]]
     console.print(f"campaigns reported {len(reported)}, false {sum(c['is_false'] for c in reported)}")
+    for row in rows:
+        if "leaks" in row:
+            strongest = max(row["leaks"]["leaks"], key=lambda leak: leak["auc"])
+            trees = row["leaks"]["trees"]
+            console.print(
+                f"seed {row['seed']}: strongest column {strongest['column']} (AUC {strongest['auc']:.3f}), giveaways "
+                f"{row['leaks']['giveaways'] or 'none'}, trees over all columns: best F1 {trees and trees['best_f1']}"
+            )
     console.print(recalls(rows))
     console.print(look_alikes(rows))
 
@@ -198,6 +209,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--look-alikes-only", action="store_true")
     parser.add_argument("--replay", metavar="EVERY", help="replay in such steps instead of a scan")
     parser.add_argument("--weights", type=Path, help="weights to judge by")
+    parser.add_argument("--leaks", action="store_true", help="the leak probe of every world; takes as long as the scan")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
