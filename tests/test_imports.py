@@ -41,7 +41,7 @@ HOMES = {
     "py4j": ("store.spark",),
     "sqlglot": ("store.spark", "store.spark_sql"),
     "sklearn": ("evaluation",),
-    "cryptography": ("notes",),
+    "cryptography": ("notes", "protection.reasoning"),
     "torch": ("protection",),
     "transformers": ("protection",),
     "tokenizers": ("protection",),
