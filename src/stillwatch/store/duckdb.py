@@ -1,13 +1,13 @@
 """The embedded engine, and the default: DuckDB in this process, held to a memory limit.
 
 Tables live in a temporary database file, compressed, so that a log larger than memory fits; what a join or a sort
-spills goes beside it, up to half of the free disk. The file dies with the engine: it is working memory, not storage.
+spills goes beside it, up to half of the free disk. The file dies with the engine: it is working memory, not storage. What a
+killed process left is taken away by the next engine that opens in the same place.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import duckdb
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from stillwatch.errors import EngineError
 from stillwatch.store.engine import NONE, Params, plain, step_failed
+from stillwatch.store.scratch import Scratch
 from stillwatch.store.sql import parameters, quoted
 
 SPILL_SHARE = 0.5
@@ -31,21 +32,20 @@ class DuckDB:
     """An ``Engine``. One connection: call it from one thread at a time; it runs each step on ``threads`` threads."""
 
     def __init__(self, memory: str = "3GB", threads: int | None = None, spill: Path | None = None) -> None:
-        if spill is not None:
-            spill.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="stillwatch-", dir=spill))
+        self._scratch = Scratch(spill)
+        folder = self._scratch.folder
         settings = {
             "memory_limit": memory,
-            "temp_directory": str(self._folder / "spill"),
-            "max_temp_directory_size": f"{int(shutil.disk_usage(self._folder).free * SPILL_SHARE)}B",
+            "temp_directory": str(folder / "spill"),
+            "max_temp_directory_size": f"{int(shutil.disk_usage(folder).free * SPILL_SHARE)}B",
             "autoinstall_known_extensions": False,  # nothing is fetched from a network
             "autoload_known_extensions": False,
             **({"threads": threads} if threads else {}),
         }
         try:
-            self._db = duckdb.connect(str(self._folder / "tables.duckdb"), config=settings)
+            self._db = duckdb.connect(str(folder / "tables.duckdb"), config=settings)
         except duckdb.Error as e:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.close()
             raise EngineError(f"the embedded engine does not open: {e}", hint="check memory, threads and spill") from e
         self._db.execute(_MEANING)
 
@@ -76,7 +76,7 @@ class DuckDB:
 
     def close(self) -> None:
         self._db.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
     def __enter__(self) -> DuckDB:
         return self
