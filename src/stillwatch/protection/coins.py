@@ -75,7 +75,7 @@ def threshold(share: float) -> int:
 
 
 def uniform(coin: Array) -> Array:
-    """Coins (a NumPy array) as float64 in (0, 1), never at its ends: of the 53 bits 52 count, so that half a step more is exact."""
+    """Coins (a NumPy array) as float64 in (0, 1), never at its ends: 52 of the 53 bits count, and half a step more is exact."""
     return ((coin >> 1) + 0.5) * 2.0 ** (1 - BITS)
 
 

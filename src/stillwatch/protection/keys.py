@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from stillwatch.protection.coins import Words, threshold
+from stillwatch.protection.coins import Array, Words, threshold
 from stillwatch.secret import Secret
 
 PURPOSE = b"stillwatch watermark 1"
@@ -47,6 +47,12 @@ class Scheme:
             raise ValueError(f"a window has 1 to 16 tokens, not {self.width}")
         if not 0 < self.delta <= 20:
             raise ValueError(f"delta lies above 0 and at most at 20 nats, not {self.delta}")
+
+    def favours(self, coin: Array) -> Array:
+        """Whether a coin, or each of many, is one that this scheme leans to."""
+        if self.kind is Kind.BERNOULLI:
+            return coin < threshold(self.share)
+        return coin >= threshold(1 - self.share)
 
     def text(self) -> str:
         """Canonical JSON, which a key is derived from."""

@@ -64,7 +64,7 @@ def _picked(logits: Tensor, windows: Tensor, key: Key) -> Tensor:
 
 
 def is_fresh(ids: Tensor, written_from: int, width: int) -> Tensor:
-    """(rows,): whether no token of ``ids`` (rows, length) from ``written_from`` on was drawn after the window that ``ids`` ends in.
+    """(rows,): whether no token of ``ids`` (rows, length) from ``written_from`` on stands after the window that ``ids`` ends in.
 
     Only where the model wrote does a window count as seen: nothing was drawn with the key after one of the prompt's.
     """
