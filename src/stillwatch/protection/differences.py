@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stillwatch.protection.coins import drawn, lanes, threshold
+from stillwatch.protection.keys import Key, Kind, Scheme
 from stillwatch.protection.sequences import Ints, Sequences, windows_at
 
 Floats = NDArray[np.float64]
@@ -108,3 +110,17 @@ def summed(windows: Ints, weights: Floats, index: Ints, token: Ints, share: Floa
     value = np.bincount(entry, share, minlength=len(first)) * weights[index[first]]
     kept = np.abs(value) > 1e-12
     return Differences(windows, weights, index[first][kept], token[first][kept], value[kept], positions)
+
+
+def favoured_of(differences: Differences, key: Key) -> NDArray[np.bool_]:
+    """Whether the key favours the token of each entry after its window."""
+    first, second = lanes(key.words, differences.windows)
+    index = differences.window_index
+    return favoured(drawn(first[index], second[index], differences.token), key.scheme)
+
+
+def favoured(coin: Ints, scheme: Scheme) -> NDArray[np.bool_]:
+    """Whether coins are of favoured pairs: the lowest ``share`` of them for BERNOULLI, the highest for GUMBEL."""
+    low = scheme.kind is Kind.BERNOULLI
+    found: NDArray[np.bool_] = coin < threshold(scheme.share) if low else coin >= threshold(1 - scheme.share)
+    return found

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, log_ndtr
 from scipy.stats import binom
 
-from stillwatch.protection.coins import coins, drawn, lanes, threshold
-from stillwatch.protection.differences import Differences, Floats, fresh
-from stillwatch.protection.keys import Key, Kind, Scheme
+from stillwatch.protection.coins import coins
+from stillwatch.protection.differences import Differences, Floats, favoured, favoured_of, fresh
+from stillwatch.protection.keys import Key
 from stillwatch.protection.sequences import Ints, Pairs, Sequences, windows_at
 
 PROVEN = 1e-3
 """A p below this is a proven bound, or exact."""
-FEW = 100.0
+FEW = 50.0
 """Effective terms below which the normal tail is believed nowhere."""
 
 
@@ -61,9 +61,7 @@ def leaning(differences: Differences, key: Key) -> Outcome:
     favours a pair. ValueError where the windows are not as wide as the key's."""
     if differences.width != key.scheme.width:
         raise ValueError(f"windows of {differences.width} tokens, a key for {key.scheme.width}")
-    first, second = lanes(key.words, differences.windows)
-    index = differences.window_index
-    g = _favoured(drawn(first[index], second[index], differences.token), key.scheme)
+    g = favoured_of(differences, key)
     return weighed(differences.value, g, key.scheme.share, float(differences.weights.sum()))
 
 
@@ -107,20 +105,9 @@ def _counted(statistic: Statistic, windows: Ints, tokens: Ints, key: Key) -> Out
     share, n = key.scheme.share, len(tokens)
     if not n:
         return Outcome(statistic, 0.0, 0.0, 0, 0.0)
-    hits = int(favoured(windows, tokens, key).sum())
+    hits = int(favoured(coins(key.words, windows, tokens), key.scheme).sum())
     z = (hits - n * share) / math.sqrt(n * share * (1 - share))
     return Outcome(statistic, z, log10_binomial(hits, n, share), n, float(n), hits / n - share)
-
-
-def favoured(windows: Ints, tokens: Ints, key: Key) -> NDArray[np.bool_]:
-    """Whether the key favours each pair: ``windows`` (n, width), ``tokens`` (n,)."""
-    return _favoured(coins(key.words, windows, tokens), key.scheme)
-
-
-def _favoured(coin: Ints, scheme: Scheme) -> NDArray[np.bool_]:
-    low = scheme.kind is Kind.BERNOULLI
-    found: NDArray[np.bool_] = coin < threshold(scheme.share) if low else coin >= threshold(1 - scheme.share)
-    return found
 
 
 def log10_binomial(hits: int, n: int, share: float) -> float:
