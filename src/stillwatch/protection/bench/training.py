@@ -28,11 +28,14 @@ def train(
     rate: float = 1e-3,
     seed: int,
     weigh: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> list[float]:
     """Train in place on next tokens by AdamW (Loshchilov and Hutter, 2019); gives the mean loss of each epoch, nats a token.
 
     ``sequences`` is (n, length) of token ids; ``weigh`` of the same shape is how much foretelling each token counts (0 or False
-    for prompts and padding), None for all alike. Each epoch sees the sequences in another order, drawn from ``seed``.
+    for prompts and padding), None for all alike. With ``shares`` (n, length, vocabulary) each token is learnt as this
+    distribution, not as the token that stands there (Hinton et al., 2015); the loss is the cross-entropy with it, which is its
+    KL divergence and a constant. Each epoch sees the sequences in another order, drawn from ``seed``.
     """
     torch.set_num_threads(1)
     order = torch.Generator().manual_seed(seed)
@@ -44,7 +47,12 @@ def train(
     for _ in range(epochs):
         told, counted = 0.0, 0.0
         for rows in torch.randperm(len(sequences), generator=order).split(batch):
-            loss, weight = _loss(model, sequences[rows], None if weigh is None else weigh[rows])
+            loss, weight = _loss(
+                model,
+                sequences[rows],
+                None if weigh is None else weigh[rows],
+                None if shares is None else shares[rows],
+            )
             slope.zero_grad(set_to_none=True)
             (loss / weight).backward()
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -101,10 +109,13 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
 
-def _loss(model: PreTrainedModel, rows: Tensor, weigh: Tensor | None) -> tuple[Tensor, float]:
+def _loss(
+    model: PreTrainedModel, rows: Tensor, weigh: Tensor | None, shares: Tensor | None = None
+) -> tuple[Tensor, float]:
     """The weighted sum of the losses of all tokens but the first, and the sum of their weights (never 0)."""
     logits = model(input_ids=rows, use_cache=False).logits[:, :-1]
-    each = nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+    wanted = rows[:, 1:].flatten() if shares is None else shares[:, 1:].flatten(0, 1)
+    each = nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none")
     if weigh is None:
         return each.sum(), float(each.numel())
     counted = weigh[:, 1:].flatten().to(each.dtype)
