@@ -225,6 +225,11 @@ class Book:
         self._audit.append_all([Deed(EXPORTED, who, ROLE, k.key_id, {"to": to}) for k in keys])
         return keys
 
+    def record(self, event: str, subject: str, who: str, facts: Mapping[str, Any]) -> None:
+        """Write down something that is on no single key, such as a test that is to be made; it is on disk when this returns."""
+        self._audit.append(event, who, ROLE, subject, facts)
+        self.ledger = Ledger.read(self._folder)
+
     def checkpoint(self) -> str:
         """The signed note on all entries until now."""
         return self._audit.checkpoint()
