@@ -27,6 +27,7 @@ from stillwatch.cli_demo import app as demo_verbs
 from stillwatch.cli_options import Flag, JsonFlag, Paths
 from stillwatch.cli_policy import app as policy_verbs
 from stillwatch.cli_serving import app as serving_verbs
+from stillwatch.cli_watermark import app as watermark_verbs
 from stillwatch.errors import Reject, StillwatchError, UsageError
 
 if TYPE_CHECKING:
@@ -463,6 +464,7 @@ def demo(
 
 
 app.command(policy_verbs)
+app.command(watermark_verbs)
 app.command(serving_verbs, name="*")
 app.command(demo_verbs, name="*")
 

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from stillwatch.errors import Terminal, UsageError
+from stillwatch.errors import Reject, Terminal, UsageError
 from stillwatch.protection.coins import drawn, lanes
 from stillwatch.protection.keys import Key
 from stillwatch.protection.sequences import Ints, Pairs, Sequences, pairs_of
+from stillwatch.protection.suspects import Text, texts
 
 LIMIT = 1.0
 """Standard deviations beyond which a key is turned down."""
@@ -116,3 +118,26 @@ class Vetting:
                 )
             self._pairs[width] = found
         return self._pairs[width]
+
+
+Tokenize = Callable[[str], Sequence[int]]
+
+
+def unwatermarked(file: Path, tokenize: Tokenize | None = None) -> tuple[Sequences, tuple[Reject, ...]]:
+    """The provider's own text in a file (``suspects.texts`` says of what kinds), and the rows that were left out.
+
+    Rows without token ids are given theirs by ``tokenize``, the served model's own. UsageError where there is none.
+    """
+    found = texts(file)
+    rows = [
+        (list(t.prompt_tokens), list(t.tokens)) if t.tokens is not None else _of_words(t, tokenize, file)
+        for t in found.rows
+    ]
+    heads = [len(prompt) for prompt, _ in rows]
+    return Sequences.of([prompt + written for prompt, written in rows], prompts=heads), found.rejects
+
+
+def _of_words(text: Text, tokenize: Tokenize | None, file: Path) -> tuple[list[int], list[int]]:
+    if tokenize is None:
+        raise UsageError(f"{file}: it holds texts, not token ids", hint="give the served model's --tokenizer FOLDER")
+    return list(tokenize(text.prompt)) if text.prompt else [], list(tokenize(text.text))

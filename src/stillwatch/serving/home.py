@@ -69,6 +69,21 @@ class Home:
         return self.folder / "keys" / "audit.key"
 
     @property
+    def watermarks(self) -> Path:
+        """The ledger of watermark keys, an audit of its own; no secret is in it."""
+        return self.folder / "watermarks"
+
+    @property
+    def watermark_key(self) -> Path:
+        """The master secret that watermark keys are derived from."""
+        return self.folder / "keys" / "watermark.key"
+
+    @property
+    def watermark_ledger_key(self) -> Path:
+        """What the ledger of watermark keys is signed with."""
+        return self.folder / "keys" / "watermark-ledger.key"
+
+    @property
     def appeals(self) -> Path:
         """Texts of appeals, named by their SHA-256."""
         return self.folder / "appeals"
