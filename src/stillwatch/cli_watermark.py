@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -417,18 +417,13 @@ def _vetting(text: Path, tokenizer: Path | None) -> Vetting:
     return Vetting(found)
 
 
-def _tokenize(folder: Path) -> Any:
+def _tokenize(folder: Path) -> Callable[[str], Sequence[int]]:
     try:
-        from transformers import AutoTokenizer
+        from stillwatch.protection.tokenizing import tokenizer_in
     except ImportError as e:
-        raise UsageError(
-            "a tokenizer needs transformers", hint="pip install 'stillwatch[protect]', or give token ids"
-        ) from e
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as e:
-        raise UsageError(f"{folder}: no tokenizer can be read from it", hint="a folder with tokenizer.json") from e
-    return lambda text: tokenizer.encode(text, add_special_tokens=False)
+        hint = "pip install 'stillwatch[protect]', or give token ids"
+        raise UsageError("a tokenizer needs transformers", hint=hint) from e
+    return tokenizer_in(folder)
 
 
 def _text_of(path: Path) -> str:
