@@ -5,10 +5,10 @@ for another of these it does not open, so that traces can be neither collected n
 The rule that keeps it right: nothing of what is sealed is used before everything has been checked, and every check is made,
 whatever the others said.
 
-Form: ``swr1.<key id>.<base64url of head, mac and box>``. The head has the salt, when it was sealed and ends (seconds since 1970) and a
-salted, keyed mark of each of tenant, session and model. The marks are there to say *why* a reference is refused; that it is refused
-rests on the associated data. Each reference has a key of its own, from the salt, so that random nonces never run
-out under one key (the plan of XAES-256-GCM, c2sp.org/XAES-256-GCM, with HMAC-SHA256 to derive).
+Form: ``swr1.<key id>.<base64url of head, mac and box>``. The head has the salt, when it was sealed and ends (seconds since
+1970) and a salted, keyed mark of each of tenant, session and model. The marks are there to say *why* a reference is refused;
+that it is refused rests on the associated data. Each reference has a key of its own, from the salt, so that random nonces never
+run out under one key (the plan of XAES-256-GCM, c2sp.org/XAES-256-GCM, with HMAC-SHA256 to derive).
 """
 
 from __future__ import annotations
@@ -139,10 +139,10 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """Keys that references are sealed with, by id: ``current`` seals, all in ``keys`` open, ``retired`` are remembered by name only.
+    """Keys of references, by id: ``current`` seals, all in ``keys`` open, of the ``retired`` the names alone are remembered.
 
-    As text, a line each: ``<id> <base64 of 32 bytes>``, the current one first, and ``retired <id>``. Rotate by ``rotated``; retire a
-    key once the references it sealed have ended.
+    As text, a line each: ``<id> <base64 of 32 bytes>``, the current one first, and ``retired <id>``. Rotate by ``rotated``;
+    retire a key once the references it sealed have ended.
     """
 
     current: str
@@ -219,7 +219,7 @@ class Bounds:
 
 
 class References:
-    """Seals traces and opens them again, from any thread. ``refused`` counts by reason, ``opened`` and ``sealed`` all that went well.
+    """Seals traces and opens them again, from any thread. ``refused`` counts by reason, ``opened`` and ``sealed`` what went well.
 
     A reference may be opened as often as its session needs: every turn hands back all that came before.
     """

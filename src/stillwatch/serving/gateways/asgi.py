@@ -89,15 +89,15 @@ class _Action:
 
 async def _post(app: App, action: _Action, scope: Scope, receive: Receive, send: Send) -> None:
     counts, most = action.gate.decisions.counts, action.gate.wiring.body_bytes
-    is_posted = scope["method"] == "POST" and _is_read(scope["path"]) and action.held.rung is not Rung.SUSPEND
-    read = await _read(receive, action.headers, most, counts) if is_posted else Read()
+    is_posted = scope["method"] == "POST" and is_read(scope["path"]) and action.held.rung is not Rung.SUSPEND
+    read = await read_request(receive, action.headers, most, counts) if is_posted else Read()
     if refused := action.refused(models(read.body)):
         return await respond(send, refused.status, refused.headers, refused.body)
     if read.body is None:
         return await app(scope, read.again(receive), send)
-    changed = _each(read.body, scope["path"], action.changed)
+    changed = each_request(read.body, scope["path"], action.changed)
     counts.rewritten += changed is not read.body
-    await app(*_with_body(scope, changed, receive), send)
+    await app(*with_body(scope, changed, receive), send)
 
 
 async def _open(app: App, action: _Action, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,13 +123,13 @@ def rewriting(app: App, wiring: Wiring | None = None, counts: Counts | None = No
         if not (said := headers.get(REWRITE, "")):
             return await app(scope, receive, send)
         scope = {**scope, "headers": [(n, v) for n, v in scope["headers"] if n != REWRITE.encode()]}
-        is_posted = scope["method"] == "POST" and _is_read(scope["path"])
-        read = await _read(receive, headers, most, counts) if is_posted else Read()
+        is_posted = scope["method"] == "POST" and is_read(scope["path"])
+        read = await read_request(receive, headers, most, counts) if is_posted else Read()
         changed = _edited(read.body, scope["path"], said)
         if changed is None:
             return await app(scope, read.again(receive), send)
         counts.rewritten += changed != read.body
-        await app(*_with_body(scope, changed, receive), send)
+        await app(*with_body(scope, changed, receive), send)
 
     return layered
 
@@ -139,13 +139,13 @@ def _edited(body: Mapping[str, Any] | None, path: str, said: str) -> Mapping[str
         return None
     try:
         edits = json.loads(said)
-        return _each(body, path, lambda request: apply(edits, request))
+        return each_request(body, path, lambda request: apply(edits, request))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
         log.warning("%s holds no edits (%s): the request passes as it is", REWRITE, type(e).__name__)
         return None
 
 
-def _is_read(path: str) -> bool:
+def is_read(path: str) -> bool:
     return is_request(path) or path.rstrip("/").endswith(BATCHES)
 
 
@@ -166,7 +166,7 @@ class Read:
         return received
 
 
-async def _read(receive: Receive, headers: Mapping[str, str], most: int, counts: Counts) -> Read:
+async def read_request(receive: Receive, headers: Mapping[str, str], most: int, counts: Counts) -> Read:
     if headers.get("content-encoding", "identity") != "identity":
         counts.unreadable += 1
         return Read()
@@ -204,7 +204,7 @@ def models(body: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(named) or ("",)
 
 
-def _each(body: Mapping[str, Any], path: str, change: Change) -> Mapping[str, Any]:
+def each_request(body: Mapping[str, Any], path: str, change: Change) -> Mapping[str, Any]:
     """The body with its request changed, or each request of a batch; the very same body if nothing was."""
     if not path.rstrip("/").endswith(BATCHES):
         return change(body)
@@ -222,7 +222,7 @@ def _in_batch(request: Any, change: Change) -> Any:
     return request if changed is request["params"] else {**request, "params": changed}
 
 
-def _with_body(scope: Scope, body: Mapping[str, Any], receive: Receive) -> tuple[Scope, Receive]:
+def with_body(scope: Scope, body: Mapping[str, Any], receive: Receive) -> tuple[Scope, Receive]:
     """The request with another body, and its length mended; what comes after the body comes from the client."""
     raw = _encoded(body)
     kept = [(n, v) for n, v in scope["headers"] if n not in (b"content-length", b"transfer-encoding")]
