@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stillwatch.protection.coins import drawn, lanes, threshold
-from stillwatch.protection.keys import Key, Kind, Scheme
+from stillwatch.protection.coins import drawn, lanes
+from stillwatch.protection.keys import Key
 from stillwatch.protection.sequences import Ints, Sequences, windows_at
 
 Floats = NDArray[np.float64]
@@ -89,6 +89,15 @@ def of_counts(suspect: Sequences, reference: Sequences, width: int) -> Differenc
     return _shares(windows, tokens, ours, width)
 
 
+def of_text(text: Sequences, width: int) -> Differences:
+    """How often each token follows each window in one text, as differences from nothing: what power is worked out from."""
+    at = fresh(text, width)
+    windows = windows_at(text, at, width)
+    number = numbered(windows)
+    first, seen = np.unique(number, return_index=True, return_counts=True)[1:]
+    return summed(windows[first], weights_of(seen), number, text.tokens[at], 1.0 / seen[number], len(at))
+
+
 def _shares(windows: Ints, tokens: Ints, ours: NDArray[np.bool_], width: int) -> Differences:
     number = numbered(windows)
     size = int(number.max()) + 1 if len(number) else 0
@@ -116,11 +125,5 @@ def favoured_of(differences: Differences, key: Key) -> NDArray[np.bool_]:
     """Whether the key favours the token of each entry after its window."""
     first, second = lanes(key.words, differences.windows)
     index = differences.window_index
-    return favoured(drawn(first[index], second[index], differences.token), key.scheme)
-
-
-def favoured(coin: Ints, scheme: Scheme) -> NDArray[np.bool_]:
-    """Whether coins are of favoured pairs: the lowest ``share`` of them for BERNOULLI, the highest for GUMBEL."""
-    low = scheme.kind is Kind.BERNOULLI
-    found: NDArray[np.bool_] = coin < threshold(scheme.share) if low else coin >= threshold(1 - scheme.share)
+    found: NDArray[np.bool_] = key.scheme.favours(drawn(first[index], second[index], differences.token))
     return found

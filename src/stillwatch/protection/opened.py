@@ -285,15 +285,14 @@ class _Sums:
         entry = np.concatenate([self._entry, *(e for e, _ in self._later)])
         values = np.concatenate([self._sum, *(v for _, v in self._later)])
         self._entry, at = np.unique(entry, return_inverse=True)
-        self._sum = np.bincount(at, values, minlength=len(self._entry))
+        self._sum = np.bincount(at, values, minlength=len(self._entry)).astype(np.float64)
         self._later = []
 
     def differences(self) -> Differences:
         """What was added, as means by window with their weights."""
         if self._whole is not None:
             sums = self._whole.numpy().ravel()
-            self._entry = np.flatnonzero(sums).astype(np.int64)
-            self._sum = sums[self._entry]
+            self._entry, self._sum = np.flatnonzero(sums), sums[np.flatnonzero(sums)]
         else:
             self._add_up()
         seen = np.bincount(self._number, minlength=len(self._windows))

@@ -24,7 +24,7 @@ from scipy.special import gammaln, log_ndtr
 from scipy.stats import binom
 
 from stillwatch.protection.coins import coins
-from stillwatch.protection.differences import Differences, Floats, favoured, favoured_of, fresh
+from stillwatch.protection.differences import Differences, Floats, favoured_of, fresh
 from stillwatch.protection.keys import Key
 from stillwatch.protection.sequences import Ints, Pairs, Sequences, windows_at
 
@@ -105,7 +105,7 @@ def _counted(statistic: Statistic, windows: Ints, tokens: Ints, key: Key) -> Out
     share, n = key.scheme.share, len(tokens)
     if not n:
         return Outcome(statistic, 0.0, 0.0, 0, 0.0)
-    hits = int(favoured(coins(key.words, windows, tokens), key.scheme).sum())
+    hits = int(key.scheme.favours(coins(key.words, windows, tokens)).sum())
     z = (hits - n * share) / math.sqrt(n * share * (1 - share))
     return Outcome(statistic, z, log10_binomial(hits, n, share), n, float(n), hits / n - share)
 

@@ -27,10 +27,11 @@ FORMS = "a folder with config.json and *.safetensors, or a file of texts: .txt, 
 
 
 class Form(StrEnum):
-    """How a suspect is at hand: its WEIGHTS, or TEXT that it wrote."""
+    """How a suspect is at hand: its WEIGHTS, or TEXT that it wrote. TOKENIZER: what texts are read in, never a suspect."""
 
     WEIGHTS = "weights"
     TEXT = "text"
+    TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,13 @@ def material(path: Path) -> Material:
     if path.suffix.lower() not in TEXTS:
         raise UsageError(f"{path}: neither weights nor texts", hint=FORMS)
     return Material(path.name, Form.TEXT, file_hash(path))
+
+
+def tokenizer_material(folder: Path) -> Material:
+    """The folder of a tokenizer (``tokenizer.json``), with its hash; UsageError where there is none."""
+    if not (folder / "tokenizer.json").is_file():
+        raise UsageError(f"{folder}: no tokenizer.json in it", hint="save it with save_pretrained, as a fast tokenizer")
+    return Material(folder.resolve().name, Form.TOKENIZER, folder_hash(folder))
 
 
 def check_folder(folder: Path) -> None:
