@@ -26,6 +26,7 @@ from stillwatch import __version__
 from stillwatch.cli_demo import app as demo_verbs
 from stillwatch.cli_options import Flag, JsonFlag, Paths
 from stillwatch.cli_policy import app as policy_verbs
+from stillwatch.cli_prove import app as prove_verbs
 from stillwatch.cli_serving import app as serving_verbs
 from stillwatch.cli_watermark import app as watermark_verbs
 from stillwatch.errors import Reject, StillwatchError, UsageError
@@ -465,6 +466,7 @@ def demo(
 
 app.command(policy_verbs)
 app.command(watermark_verbs)
+app.command(prove_verbs)
 app.command(serving_verbs, name="*")
 app.command(demo_verbs, name="*")
 

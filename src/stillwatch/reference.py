@@ -30,7 +30,8 @@ Written by `python -m stillwatch.reference > docs/reference.md`; a test fails wh
 
 EXIT_CODES = {
     0: "no campaign; done",
-    1: "campaigns found; of `doctor`, that something must be mended; of `audit verify`, that the log is not what was signed",
+    1: "campaigns found; of `prove`, that a key fires; of `doctor`, that something must be mended; of `audit verify`, that the "
+    "log is not what was signed",
     2: "the command, a setting or a plug-in is wrong",
     3: "nothing in the input could be judged",
     4: "no campaign, but a file of the log could not be read, or not to its end",
@@ -90,7 +91,7 @@ def commands() -> Iterator[str]:
 def verbs() -> list[str]:
     """The verbs of the command line, in the order they are written; those of a group with its name before them."""
     names = [name for name in app if not name.startswith("-")]
-    return [verb for name in names for verb in ([name] if app[name].default_command else _verbs_of(name))]
+    return [verb for name in names for verb in ([name] if app[name].default_command else []) + _verbs_of(name)]
 
 
 def verb_app(verb: str) -> App:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from stillwatch.entries import Entry
 from stillwatch.errors import InputRejected, UsageError
 from stillwatch.notes import BadNote, Signer, Verifier, open_note
 from stillwatch.protection.keys import Key, Scheme, commitment_of
@@ -24,11 +25,26 @@ from stillwatch.protection.suspects import Form, Material
 
 FORMAT = 1
 THRESHOLD = 1e-6
-"""Holm-adjusted p at or below which a key fires: fixed for every test."""
+"""Holm-adjusted p at or below which a key fires in the first test of a suspect (``threshold_after``)."""
 RESIDUAL, ARGMAX, PAIRS = "residual", "argmax", "pairs"
 STATISTICS = {Form.WEIGHTS: (RESIDUAL, ARGMAX), Form.TEXT: (RESIDUAL, PAIRS)}
 """What can be counted of each form (``outcomes.Statistic``), the recommended one first."""
-EVENT = "watermark.test_registered"
+EVENT, MADE = "watermark.test_registered", "watermark.test_made"
+
+
+class Known(Protocol):
+    """A key as the ledger or its owner knows it: ``book.Issued`` or ``keys.Key``."""
+
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def campaign_id(self) -> str: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def scheme(self) -> Scheme: ...
+    @property
+    def commitment(self) -> str: ...
 
 
 class Records(Protocol):
@@ -62,7 +78,7 @@ class Committed:
 class Registration:
     """A test that is to be made. ``served`` is the text that weights are read on (None for texts), ``reference`` the provider's
     own model, or its unwatermarked texts with the ``tokenizer`` they are read in. ``power`` is what ``power.Expected`` says, by
-    suspect and scheme. ``readings``: what limits a reading. ``seed`` divides the text into its two halves."""
+    suspect and scheme. ``readings``: what limits a reading. ``seed`` deals the text into its two halves."""
 
     registered_at: str
     who: str
@@ -137,7 +153,7 @@ def canonical(told: Any) -> str:
     return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def committed(keys: Iterable[Key], licensed: Mapping[str, str]) -> tuple[Committed, ...]:
+def committed(keys: Iterable[Known], licensed: Mapping[str, str]) -> tuple[Committed, ...]:
     """The keys without their secrets, with what use is licensed by key id. UsageError for a licence on none of them."""
     found = tuple(
         Committed(k.key_id, k.campaign_id, k.epoch, k.scheme, k.commitment, licensed.get(k.key_id, "")) for k in keys
@@ -145,6 +161,27 @@ def committed(keys: Iterable[Key], licensed: Mapping[str, str]) -> tuple[Committ
     if unknown := sorted(licensed.keys() - {k.key_id for k in found}):
         raise UsageError(f"licensed, but not tested: {', '.join(unknown)}", hint="name keys that are tested")
     return found
+
+
+def attempts(recorded: Iterable[Entry], suspects: Iterable[Material]) -> int:
+    """How many tests of any of these suspects a ledger has registered already."""
+    mine = {s.sha256 for s in suspects}
+    return sum(e.deed.event == EVENT and not mine.isdisjoint(e.deed.facts.get("suspects", ())) for e in recorded)
+
+
+def threshold_after(earlier: int) -> float:
+    """The threshold of a test that follows so many of the same suspect: the sum over ever so many is below 1.65 ``THRESHOLD``,
+    so that registering again and again until something fires does not help."""
+    return THRESHOLD / (1 + earlier) ** 2
+
+
+def check_recorded(registration: Registration, recorded: Iterable[Entry]) -> None:
+    """InputRejected where the ledger does not have this registration."""
+    if not any(e.deed.event == EVENT and e.deed.subject == registration.digest for e in recorded):
+        raise InputRejected(
+            f"the registration {registration.digest[:16]}… is not in the ledger of keys",
+            hint="give the home that it was registered in",
+        )
 
 
 def now_text() -> str:
