@@ -28,9 +28,10 @@ class Sequences:
     def of(cls, sequences: Iterable[Sequence[int]], prompts: int | Sequence[int] = 0) -> Sequences:
         """From lists of token ids; ``prompts`` is how many tokens at the head of each are the prompt's."""
         lists = [np.asarray(s, np.int64) for s in sequences]
-        ends = np.cumsum([len(s) for s in lists], dtype=np.int64)
+        lengths = np.asarray([len(s) for s in lists], np.int64)
+        ends = np.cumsum(lengths)
         heads = np.broadcast_to(np.asarray(prompts, np.int64), ends.shape)
-        begins = ends - [len(s) for s in lists]
+        begins = ends - lengths
         tokens = np.concatenate(lists) if lists else np.empty(0, np.int64)
         return cls(tokens, np.minimum(begins + heads, ends), ends)
 
