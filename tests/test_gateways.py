@@ -331,10 +331,17 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "max_completion_tokens": st.sampled_from([None, 100, 100_000]),
     "max_output_tokens": st.sampled_from([None, 100, 100_000]),
     "messages": st.just([{"role": "user", "content": "hello"}]),
+    "vllm_xargs": st.sampled_from([None, {}, {"top_z": 1}, {"stillwatch_key": "mine"}, "odd"]),
 }
 REQUESTS = st.fixed_dictionaries({"model": st.just("m")}, optional=FIELDS)
 RULES = st.fixed_dictionaries(
-    {}, optional={"reasoning": st.sampled_from(["omitted", "summarized"]), "max_tokens": st.sampled_from([2048, 8192])}
+    {},
+    optional={
+        "reasoning": st.sampled_from(["omitted", "summarized"]),
+        "max_tokens": st.sampled_from([2048, 8192]),
+        "watermark": st.booleans(),
+        "watermark_key": st.just("3f9c01ab77de4410"),
+    },
 )
 
 

@@ -51,8 +51,8 @@ def issue(
 
     Examples:
 
-        stillwatch watermark issue home C-7f3a --text own-answers.jsonl --tokenizer model/
-        stillwatch watermark issue home C-7f3a --text tokens.parquet --scheme gumbel --width 4
+        stillwatch watermark issue home C-7f3a --text own.jsonl --tokenizer model
+        stillwatch watermark issue home C-7f3a --text ids.parquet --width 2
 
     Vetting counts how much the key favours, by luck, what your model writes anyway; a key
     that does is turned down for the next one. Give some hundred answers that were written
@@ -92,7 +92,7 @@ def issue(
     except ValueError as e:
         raise UsageError(str(e), hint="stillwatch watermark issue --help") from e
     vetting = _vetting(text, tokenizer)
-    with _book(home) as (book, master):
+    with opened_book(home) as (book, master):
         key = book.issue(campaign, made, vetting, master(), me(), epoch=epoch)
         _tell(book.ledger.get(key.key_id), json_)
     _say("stillwatch watermark export gives it to the engine; until then answers are unmarked")
@@ -114,8 +114,8 @@ def rotate(
 
     Examples:
 
-        stillwatch watermark rotate home C-7f3a --text own-answers.jsonl --tokenizer model/
-        stillwatch watermark rotate home C-7f3a --text tokens.parquet --after 1h
+        stillwatch watermark rotate home C-7f3a --text own.jsonl --tokenizer model
+        stillwatch watermark rotate home C-7f3a --text ids.parquet --after 1h
 
     Export to the engine before the new key begins, so that no answer is unmarked. The old key
     goes on proving what was learnt from answers that carried it.
@@ -143,7 +143,7 @@ def rotate(
     from stillwatch.windows import parse_length
 
     vetting = _vetting(text, tokenizer)
-    with _book(home) as (book, master):
+    with opened_book(home) as (book, master):
         key = book.rotate(campaign, vetting, master(), me(), epoch=epoch, after=parse_length(after))
         _tell(book.ledger.get(key.key_id), json_)
     _say("stillwatch watermark export gives it to the engine: do so before it begins")
@@ -173,7 +173,7 @@ def list_(home: Path, *, all_: Flag = False, json_: JsonFlag = False) -> int:
     from stillwatch.protection.book import Ledger
 
     now = datetime.now(UTC)
-    ledger = Ledger.read(_home(home).watermarks)
+    ledger = Ledger.read(home_of(home).watermarks)
     shown = list(ledger.issued.values()) if all_ else ledger.living(now)
     for key in shown:
         print(json.dumps(key.plain(), sort_keys=True) if json_ else _line(key, now))
@@ -188,7 +188,7 @@ def retire(home: Path, key_id: str, *, reason: str, json_: JsonFlag = False) -> 
 
     Examples:
 
-        stillwatch watermark retire home 3f9c01ab77de4410 --reason "judged innocent"
+        stillwatch watermark retire home 3f9c01ab77de4410 --reason innocent
 
     Exit codes: 0 done; 2 there is no such key, or it is retired already; 5 the ledger is
     damaged, or another process has it.
@@ -204,7 +204,7 @@ def retire(home: Path, key_id: str, *, reason: str, json_: JsonFlag = False) -> 
     json_
         Print what the ledger says of the key as JSON.
     """
-    with _book(home) as (book, _):
+    with opened_book(home) as (book, _):
         _tell(book.retire(key_id, me(), reason), json_)
     _say("stillwatch watermark export takes it from the engine")
     return 0
@@ -216,7 +216,7 @@ def publish(home: Path, *, out: Path, json_: JsonFlag = False) -> int:
 
     Examples:
 
-        stillwatch watermark publish home --out commitments-2026-11.txt
+        stillwatch watermark publish home --out commitments.txt
 
     Put it where its date is beyond doubt (a public repository, a time stamp, a notary), with
     watermarks/key.pub, before any suspect is tested: it proves that no key was made to fit.
@@ -237,7 +237,7 @@ def publish(home: Path, *, out: Path, json_: JsonFlag = False) -> int:
     from stillwatch.protection.published import publish as published
     from stillwatch.store.state import write_text
 
-    with _book(home) as (book, _):
+    with opened_book(home) as (book, _):
         note, verifier = published(book, datetime.now(UTC)), book.verifier
     try:
         write_text(out, note)
@@ -276,7 +276,7 @@ def export(home: Path, *, out: Path, json_: JsonFlag = False) -> int:
     """
     from stillwatch.protection.engine_keys import write_keys
 
-    with _book(home) as (book, master):
+    with opened_book(home) as (book, master):
         keys = book.export(master(), me(), str(out)[-200:])
         write_keys(out, keys)
     if json_:
@@ -292,8 +292,9 @@ def reveal(home: Path, key_id: str, *, reason: str, out: Path, json_: JsonFlag =
 
     Examples:
 
-        stillwatch watermark reveal home 3f9c01ab77de4410 --reason "case 12/27" --out key.hex
-        stillwatch watermark verify commitments-2026-11.txt --key key.pub --key-id 3f9c01ab77de4410 --secret key.hex
+        stillwatch watermark reveal home 3f9c01ab77de --reason "court" --out x.hex
+
+    The one who is shown it checks it with stillwatch watermark verify.
 
     Exit codes: 0 written; 2 there is no such key; 5 the ledger or the master secret is damaged,
     or another process has the ledger.
@@ -316,7 +317,7 @@ def reveal(home: Path, key_id: str, *, reason: str, out: Path, json_: JsonFlag =
 
     if out.exists():
         raise UsageError(f"{out}: is there already", hint="give a new file")
-    with _book(home) as (book, master):
+    with opened_book(home) as (book, master):
         key = book.reveal(key_id, master(), me(), reason)
         write_new(out, key.secret.hex(), MASTER_VARIABLE)
         _tell(book.ledger.get(key_id), json_)
@@ -337,9 +338,9 @@ def verify(
 
     Examples:
 
-        stillwatch watermark verify commitments-2026-11.txt --key key.pub
-        stillwatch watermark verify commitments-2026-11.txt --key key.pub --home home
-        stillwatch watermark verify commitments-2026-11.txt --key key.pub --key-id 3f9c01ab77de4410 --secret key.hex
+        stillwatch watermark verify commitments.txt --key key.pub
+        stillwatch watermark verify commitments.txt --key key.pub --home home
+        stillwatch watermark verify c.txt --key k.pub --key-id 3f9c --secret x.hex
 
     Anybody can, with the public key that was published beside it. A folder of the ledger does
     for home. stillwatch audit verify HOME/watermarks checks the ledger by itself.
@@ -386,12 +387,12 @@ def verify(
 
 
 @contextmanager
-def _book(home: Path) -> Iterator[tuple[Book, Callable[[], Secret]]]:
+def opened_book(home: Path) -> Iterator[tuple[Book, Callable[[], Secret]]]:
     """The ledger of a home, and its master secret for who asks."""
     from stillwatch.notes import load_signer
     from stillwatch.protection.book import LEDGER_VARIABLE, Book, master_secret
 
-    place = _home(home)
+    place = home_of(home)
 
     def master() -> Secret:
         return master_secret(place.watermark_key)
@@ -400,7 +401,7 @@ def _book(home: Path) -> Iterator[tuple[Book, Callable[[], Secret]]]:
         yield book, master
 
 
-def _home(folder: Path) -> Home:
+def home_of(folder: Path) -> Home:
     from stillwatch.serving.home import Home
 
     if not folder.is_dir():

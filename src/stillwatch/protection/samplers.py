@@ -88,7 +88,7 @@ def warpers(temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Log
     return found
 
 
-class Watermark(LogitsProcessor):  # type: ignore[misc]  # transformers says nothing of its types
+class Watermark(LogitsProcessor):
     """For ``model.generate(do_sample=True, logits_processor=[Watermark(...)])``: each row leans by its own key, or not at all.
 
     ``keys`` has a key or None for each row (with ``num_return_sequences`` or beams: for each of those); ``prompt_length`` is

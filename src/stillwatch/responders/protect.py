@@ -2,6 +2,9 @@
 
 Request fields are rewritten, so nothing has to be cut out of a stream. What the model says is not altered: messages,
 tools, sampling and effort stay as they are. Undone by passing the request on as it came.
+
+Where the rule says ``watermark``, answers carry the watermark of the account's campaign: the request is given the opaque id of
+its key (``watermark_key``, which the server puts beside the settings, never a policy). Only vLLM's dialect has a field for it.
 """
 
 from __future__ import annotations
@@ -37,6 +40,18 @@ LENGTHS = {
 """Names of the longest answer asked for, by dialect; the first is set where none is."""
 
 
+WATERMARK, WATERMARK_KEY = "watermark", "watermark_key"
+"""Settings: whether answers carry a watermark, and the id of the key, which the server adds where there is one."""
+XARGS, XARG = "vllm_xargs", "stillwatch_key"
+"""The field of vLLM's requests for what plug-ins of the engine are told, and our name in it."""
+
+
+def watermark_key(settings: Mapping[str, Any]) -> str:
+    """The id of the key that answers are to carry; empty for none."""
+    key = settings.get(WATERMARK_KEY)
+    return key if settings.get(WATERMARK) is True and isinstance(key, str) else ""
+
+
 def change(request: Request, dialect: str, settings: Mapping[str, Any]) -> Changed:
     """The request without what only training needs; fields of another dialect are left alone."""
     body, notes = dict(request), list[str]()
@@ -45,6 +60,8 @@ def change(request: Request, dialect: str, settings: Mapping[str, Any]) -> Chang
     _REASONING[dialect](body, RESPONDER.setting(settings, "reasoning"), notes)
     if (most := RESPONDER.setting(settings, "max_tokens")) is not None:
         _shorten(body, dialect, most, notes)
+    if dialect == "vllm" and (key := watermark_key(settings)):
+        _mark(body, key, notes)
     return Changed(body, tuple(notes)) if notes else Changed(request)
 
 
@@ -106,6 +123,13 @@ def _shorten(body: dict[str, Any], dialect: str, most: int, notes: list[str]) ->
             _set(body, "thinking", {**thinking, "budget_tokens": fits}, f"thinking.budget_tokens set to {fits}", notes)
 
 
+def _mark(body: dict[str, Any], key: str, notes: list[str]) -> None:
+    given = body.get(XARGS)
+    # What is neither absent nor a mapping the engine refuses by itself.
+    if given is None or isinstance(given, Mapping):
+        _set(body, XARGS, {**(given or {}), XARG: key}, f"{XARGS}.{XARG} set", notes)
+
+
 def _drop(body: dict[str, Any], name: str, notes: list[str]) -> None:
     if name in body:
         del body[name]
@@ -126,6 +150,7 @@ RESPONDER = Responder(
         "reasoning": Setting(
             str, "what is shown of reasoning where it can be chosen", "omitted", choices=("omitted", "summarized")
         ),
+        WATERMARK: Setting(bool, "whether answers carry the watermark of the account's campaign", False),
         "max_tokens": Setting(
             int, "longest answer, in tokens; not limited where it is not set", least=2 * LEAST_ANSWER
         ),

@@ -134,8 +134,9 @@ def _copy(home: Home, place: Place, folder: Path) -> None:
             shutil.copyfile(home.folder / name, folder / name)
     if home.appeals.exists():
         shutil.copytree(home.appeals, folder / home.appeals.name, ignore=shutil.ignore_patterns(".*"))
-    if home.audit.exists():
-        _copy_audit(home.audit, folder / home.audit.name)
+    for log in (home.audit, home.watermarks):
+        if log.exists():
+            _copy_audit(log, folder / log.name)
     _keep_numbers(folder)
 
 
@@ -302,11 +303,11 @@ def _check_databases(folder: Path, file: Path) -> None:
 
 
 def _check_audit(folder: Path, file: Path) -> None:
-    """Terminal where the audit is not what was signed, by the key that lies beside it."""
-    audit = folder / "audit"
-    if audit.exists() and not (found := verify(audit, public_key(audit))).is_sound:
-        what = found.faults[0].what
-        raise Terminal(f"{file}: the audit in it is not what was signed: {what}", hint="take another backup")
+    """Terminal where the audit, or the ledger of watermarks, is not what was signed, by the key that lies beside it."""
+    for log, name in ((folder / "audit", "audit"), (folder / "watermarks", "ledger of watermarks")):
+        if log.exists() and not (found := verify(log, public_key(log))).is_sound:
+            what = found.faults[0].what
+            raise Terminal(f"{file}: the {name} in it is not what was signed: {what}", hint="take another backup")
 
 
 def _put_in_place(staging: Path, target: Path) -> None:

@@ -24,6 +24,7 @@ from stillwatch.notes import KEY_VARIABLE as AUDIT_VARIABLE
 from stillwatch.notes import open_checkpoint
 from stillwatch.policy import load as load_policy
 from stillwatch.privacy import KEY_VARIABLE, Privacy
+from stillwatch.protection.book import Ledger
 from stillwatch.secret import secret_from
 from stillwatch.serving import custody, newest, quarantine, snapshot
 from stillwatch.serving.access import Access, Role
@@ -31,6 +32,7 @@ from stillwatch.serving.home import Home
 from stillwatch.serving.judging import Status
 from stillwatch.serving.services import derived
 from stillwatch.serving.settings import Settings, load
+from stillwatch.serving.watermarks import unmarked
 from stillwatch.store.copies import faults_of
 from stillwatch.store.places import Address, Place
 from stillwatch.store.state import State
@@ -81,6 +83,7 @@ def examine(home: Home, config: Path | None = None, key: Path | None = None) -> 
     patient = Patient(home, settings, privacy)
     checks: list[Callable[[Patient], Iterator[Check]]] = [
         _permissions, _disk, _clock, _port, _policy, _state, _spool, _audit, _tokens, _snapshot, _judge, _results,
+        _watermarks,
     ]  # fmt: skip
     found = [about_settings, about_key]
     for check in checks:
@@ -356,6 +359,27 @@ def _judge(patient: Patient) -> Iterator[Check]:
         yield Check(
             "judge", WARN if stale else OK, said, "it has not judged for longer than stale_after_s" if stale else ""
         )
+
+
+def _watermarks(patient: Patient) -> Iterator[Check]:
+    folder, now = patient.home.watermarks, datetime.now(UTC)
+    if not (folder / LOG).exists():
+        yield Check("watermarks", OK, "no key was ever issued")
+        return
+    found, ledger = verify(folder, public_key(folder)), Ledger.read(folder)
+    if not found.is_sound:
+        hint = "stillwatch audit verify HOME/watermarks says where; keep the folder as it is, it is evidence"
+        yield Check("watermarks", FAIL, f"{found.faults[0]}", hint)
+        return
+    without: list[str] = []
+    if patient.privacy is not None:
+        without = unmarked(snapshot.load(patient.home.in_force, derived(patient.privacy, "in force")).table)
+    if without:
+        hint = "stillwatch watermark issue HOME CAMPAIGN --text FILE"
+        yield Check("watermarks", WARN, f"answers are unmarked, no key for {', '.join(without[:10])}", hint)
+    else:
+        used = ledger.currents(now)
+        yield Check("watermarks", OK, f"{len(ledger.issued)} keys, {len(used)} campaigns have one now")
 
 
 def _results(patient: Patient) -> Iterator[Check]:

@@ -78,6 +78,10 @@ ALARMS: Mapping[str, str] = {
     "gateway_locked_out": "Envoy or nginx asks without a token that holds and is answered 503: it does as when nobody answers, "
     "so that nothing may be enforced there; give it a token of the role gateway",
     "disk_low": "less than `disk_free_bytes` are free on the home's disk",
+    "watermark_missing": "answers to these campaigns are to carry a watermark and do not, for none has a key: `stillwatch "
+    "watermark issue`, or change the rule",
+    "watermark_unreadable": "the ledger of watermark keys is not what was signed; the last that could be read goes on: see "
+    "`stillwatch audit verify HOME/watermarks`",
     "snapshot_failing": "in_force.json cannot be written; a restart would know what was in force when it last could",
 }
 """Every alarm, and what to do about it."""

@@ -22,11 +22,13 @@ from stillwatch.adapters import read_accounts
 from stillwatch.audit import AuditUnwritable
 from stillwatch.errors import StillwatchError, Transient
 from stillwatch.policy import Policy, Traffic, decide
+from stillwatch.protection.book import Ledger
 from stillwatch.serving import newest, orders, quarantine, snapshot
 from stillwatch.serving.decisions import Table
 from stillwatch.serving.judging import Status
 from stillwatch.serving.lines import say
 from stillwatch.serving.services import Desk, Services, derived
+from stillwatch.serving.watermarks import unmarked, with_watermark
 from stillwatch.store.state import Judgement
 from stillwatch.types import Action, InForce, Part, Rung, Standing
 
@@ -54,7 +56,8 @@ class Faults:
 @dataclass(slots=True)
 class Loop:
     """Rounds over the services. ``decided`` is the result and the policy that were decided on last; ``held`` is the table that
-    was worked out last, for all that had happened by ``held_by``, from ``held_from`` until ``held_until``."""
+    was worked out last, for all that had happened by ``held_by`` and by the ledger ``held_under``, from ``held_from`` until
+    ``held_until``."""
 
     services: Services
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -62,6 +65,7 @@ class Loop:
     written: Table | None = None
     held: Table | None = None
     held_by: int = -1
+    held_under: Ledger | None = None
     held_from: datetime = NEVER
     held_until: datetime | None = None
     began_at: float = field(default_factory=time.monotonic)
@@ -162,6 +166,9 @@ class Loop:
         services.metrics.only("stillwatch_in_force", "rung", {str(r): by_rung[r] for r in Rung})
         standing = {str(s): n for s, n in desk.actions.counts().items()}
         services.metrics.only("stillwatch_actions", "standing", standing)
+        services.alarm("watermark_unreadable", services.watermarks.fault)
+        without = unmarked(table)
+        services.alarm("watermark_missing", f"no key was issued for {', '.join(without[:10])}" if without else "")
         if table is not self.written:
             self._write(table, now)
 
@@ -170,12 +177,13 @@ class Loop:
 
         With thousands of actions it takes a good part of a second, and most rounds change nothing.
         """
-        newest = desk.actions.newest()
+        newest, ledger = desk.actions.newest(), self.services.watermarks.now()
         stands = self.held_from <= now and (self.held_until is None or now < self.held_until)
-        if self.held is None or newest != self.held_by or not stands:
+        if self.held is None or newest != self.held_by or ledger is not self.held_under or not stands:
             table = replace(held_table(desk, self.services, now), shadows=desk.actions.shadows(now))
             self.held = self.held if table == self.held else table
-            self.held_by, self.held_from, self.held_until = newest, now, desk.actions.turns_at(now)
+            self.held_by, self.held_under, self.held_from = newest, ledger, now
+            self.held_until = min(filter(None, (desk.actions.turns_at(now), ledger.turns_at(now))), default=None)
         return self.held
 
     def _write(self, table: Table, now: datetime) -> None:
@@ -261,8 +269,9 @@ def traffic_of(services: Services) -> Traffic:
 
 def held_table(desk: Desk, services: Services, now: datetime) -> Table:
     """What is in force now, as gateways are told."""
+    ledger = services.watermarks.now()
     held = {
-        part: {who: with_appeal(services, h) for who, h in found.items()}
+        part: {who: with_watermark(with_appeal(services, h), ledger, now) for who, h in found.items()}
         for part, found in desk.actions.holding(now).items()
     }
     return Table(held[Part.ACCOUNT], held[Part.KEY], held[Part.END_USER])

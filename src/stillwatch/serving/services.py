@@ -42,6 +42,7 @@ from stillwatch.serving.newest import Result
 from stillwatch.serving.pool import Pool
 from stillwatch.serving.settings import Settings
 from stillwatch.serving.standing_policy import StandingPolicy
+from stillwatch.serving.watermarks import Watermarks
 from stillwatch.spool import Spool
 from stillwatch.store.places import Place
 from stillwatch.store.state import State
@@ -113,6 +114,7 @@ class Services:
     readers: Pool
     marks: Marks
     belongings: Belongings
+    watermarks: Watermarks
     judging: Judging | None = None
     result: Result | None = None
     is_ready: bool = False
@@ -204,6 +206,7 @@ def opened(
         services = Services(
             home, settings, privacy, metrics, audit, door, clerk, spool, decisions,
             Gate(decisions, settings.gateway), standing, intake, readers, marks, belongings,
+            Watermarks(home.watermarks),
         )  # fmt: skip
         metrics.put("stillwatch_started_seconds", time.time())
         for name in ALARMS:

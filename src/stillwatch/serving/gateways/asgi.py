@@ -1,6 +1,8 @@
 """For gateways written in Python: an ASGI layer that refuses, and rewrites requests; answers pass through it as they come.
 
-Only the requests of accounts under action are read, and of those only what is posted to a model, up to ``Wiring.body_bytes``.
+What is posted to a model is read, up to ``Wiring.body_bytes``, for two ends: fields by which a client could choose or undo a
+watermark are taken out of every request, and what an account under action asks for is rewritten. Of everybody else's requests
+those pass byte by byte in which no such field can stand.
 A larger body, a compressed one and one that is no JSON object pass as they are, and are counted: what they ask for is then not
 rewritten, while what is refused by account is refused all the same. Of a batch (Anthropic's) each request is rewritten. What was
 read is passed on as it was understood, even where nothing had to be changed: a field given twice must not mean one thing to us
@@ -33,14 +35,18 @@ from stillwatch.serving.gateways import (
     headers_of,
     respond,
 )
-from stillwatch.serving.gateways.edits import REWRITE
-from stillwatch.serving.gateways.litellm_hook import apply
+from stillwatch.serving.gateways.edits import REWRITE, WATERMARK, marked_with
+from stillwatch.serving.gateways.litellm_hook import CHOICES, apply, without_choices
 from stillwatch.types import InForce, Rung
 
 Identify = Callable[[Scope], Caller]
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 BATCHES = "/messages/batches"
+
+SIGNS = (*{choice[-1].encode() for choice in CHOICES}, b"\\u", b"\0")
+"""What stands in the bytes of every JSON body that has one of the ``CHOICES``: its name, an escape that may spell it, or the
+zeros of UTF-16 and UTF-32."""
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +60,9 @@ def stillwatch(app: App, gate: Gate, identify: Identify | None = None) -> App:
         headers = headers_of(scope)
         who = identify(scope) if identify else caller(headers, gate.wiring)
         held = gate.decisions.ask(who.account, who.key, who.end_user, datetime.now(UTC))
+        scope = _marked(scope, marked_with(held))
         if held is None or held.rung is Rung.OBSERVE:
-            return await app(scope, receive, send)
+            return await _pass(app, gate.decisions.counts, gate.wiring.body_bytes, scope, receive, send)
         action = _Action(gate, held, who, headers, dialect_of(scope["path"], headers, gate.wiring.dialect))
         await (_open if scope["type"] == "websocket" else _post)(app, action, scope, receive, send)
 
@@ -83,8 +90,37 @@ class _Action:
 
     def changed(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The request as it is passed on; the same one if nothing is changed."""
+        request = without_choices(request)
         changed = self.gate.or_none(self.held, change_request, self.held, request, self.dialect)
         return changed.request if changed else request
+
+
+def _marked(scope: Scope, key: str) -> Scope:
+    """The request with the id of its watermark's key in our header, and without any that a client sent."""
+    kept = [(n, v) for n, v in scope["headers"] if n != WATERMARK.encode()]
+    if len(kept) == len(scope["headers"]) and not key:
+        return scope
+    return {**scope, "headers": [*kept, (WATERMARK.encode(), key.encode("latin-1"))] if key else kept}
+
+
+async def _pass(app: App, counts: Counts, most: int, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass on a request of which nothing is known but that no client may choose a watermark."""
+    if scope["type"] != "http" or scope["method"] != "POST" or not is_read(scope["path"]):
+        return await app(scope, receive, send)
+    read = await _gather(receive, headers_of(scope), most, counts)
+    await _pass_read(app, counts, read, scope, receive, send)
+
+
+async def _pass_read(app: App, counts: Counts, read: Read, scope: Scope, receive: Receive, send: Send) -> None:
+    if read.raw is None or not any(sign in read.raw for sign in SIGNS):
+        return await app(scope, read.again(receive), send)
+    body = _object(read.raw)
+    if body is None:
+        counts.unreadable += 1
+        return await app(scope, read.again(receive), send)
+    changed = each_request(body, scope["path"], without_choices)
+    counts.rewritten += changed is not body
+    await app(*with_body(scope, changed, receive), send)
 
 
 async def _post(app: App, action: _Action, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +148,8 @@ async def _open(app: App, action: _Action, scope: Scope, receive: Receive, send:
 
 
 def rewriting(app: App, wiring: Wiring | None = None, counts: Counts | None = None) -> App:
-    """``app`` behind a gateway that has asked by ext_authz: the edits in its ``x-stillwatch-rewrite`` are done, nothing is asked.
+    """``app`` behind a gateway that has asked by ext_authz: the edits in its ``x-stillwatch-rewrite`` are done, nothing is asked,
+    and what chooses a watermark is taken out of every request.
 
     The header is taken away. It must come from the gateway alone, which replaces any that a client sent.
     """
@@ -121,13 +158,13 @@ def rewriting(app: App, wiring: Wiring | None = None, counts: Counts | None = No
     async def layered(scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope) if scope["type"] == "http" else {}
         if not (said := headers.get(REWRITE, "")):
-            return await app(scope, receive, send)
+            return await _pass(app, counts, most, scope, receive, send)
         scope = {**scope, "headers": [(n, v) for n, v in scope["headers"] if n != REWRITE.encode()]}
         is_posted = scope["method"] == "POST" and is_read(scope["path"])
         read = await read_request(receive, headers, most, counts) if is_posted else Read()
         changed = _edited(read.body, scope["path"], said)
         if changed is None:
-            return await app(scope, read.again(receive), send)
+            return await _pass_read(app, counts, read, scope, receive, send)
         counts.rewritten += changed != read.body
         await app(*with_body(scope, changed, receive), send)
 
@@ -139,7 +176,7 @@ def _edited(body: Mapping[str, Any] | None, path: str, said: str) -> Mapping[str
         return None
     try:
         edits = json.loads(said)
-        return each_request(body, path, lambda request: apply(edits, request))
+        return each_request(body, path, lambda request: apply(edits, without_choices(request)))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
         log.warning("%s holds no edits (%s): the request passes as it is", REWRITE, type(e).__name__)
         return None
@@ -155,6 +192,8 @@ class Read:
 
     messages: tuple[Message, ...] = ()
     body: Mapping[str, Any] | None = None
+    raw: bytes | None = None
+    """The bytes of the body, None where it was not read to its end."""
 
     def again(self, receive: Receive) -> Receive:
         """The messages read, once more, then those still to come."""
@@ -167,6 +206,16 @@ class Read:
 
 
 async def read_request(receive: Receive, headers: Mapping[str, str], most: int, counts: Counts) -> Read:
+    """What was read of a request of up to ``most`` bytes; what cannot be is counted."""
+    read = await _gather(receive, headers, most, counts)
+    if read.raw is None:
+        return read
+    body = _object(read.raw)
+    counts.unreadable += body is None
+    return replace(read, body=body)
+
+
+async def _gather(receive: Receive, headers: Mapping[str, str], most: int, counts: Counts) -> Read:
     if headers.get("content-encoding", "identity") != "identity":
         counts.unreadable += 1
         return Read()
@@ -182,9 +231,7 @@ async def read_request(receive: Receive, headers: Mapping[str, str], most: int, 
     if is_too_large:
         counts.too_large += 1
         return Read(tuple(messages))
-    body = _object(b"".join(m.get("body", b"") for m in messages))
-    counts.unreadable += body is None
-    return Read(tuple(messages), body)
+    return Read(tuple(messages), raw=b"".join(m.get("body", b"") for m in messages))
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:

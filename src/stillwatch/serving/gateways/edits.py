@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillwatch.responders import ladder
-from stillwatch.responders.protect import LEAST_ANSWER, LENGTHS, SIGNALS
+from stillwatch.responders.protect import LEAST_ANSWER, LENGTHS, SIGNALS, XARG, XARGS, watermark_key
 from stillwatch.types import InForce, Rung
 
 REWRITE = "x-stillwatch-rewrite"
 """Header with the edits, as JSON on one line, for a layer behind the gateway; empty for none."""
+
+WATERMARK = "x-stillwatch-watermark"
+"""Header with the id of the key that the answer is to carry, in every dialect; empty for none."""
 
 LITELLM = "litellm"
 """A dialect of edits only: OpenAI's chat as LiteLLM has it, with Anthropic's ``thinking`` in it."""
@@ -35,7 +38,20 @@ def edits(held: InForce | None, dialect: str) -> list[Edit]:
     done += _REASONING[spoken](reasoning)
     if dialect == LITELLM:
         done += _thinking(reasoning)
-    return done if most is None else done + _lengths(spoken, most)
+    done += [] if most is None else _lengths(spoken, most)
+    return done + _mark(marked_with(held)) if dialect == "vllm" else done
+
+
+def marked_with(held: InForce | None) -> str:
+    """The id of the key that answers to the account are to carry; empty for none."""
+    return watermark_key(held.settings) if held is not None and held.rung.height >= Rung.PROTECT.height else ""
+
+
+def _mark(key: str) -> list[Edit]:
+    if not key:
+        return []
+    none_given = [{"at": [XARGS], "is": [None]}]
+    return [{"do": "set", "at": [XARGS], "to": {}, "if": none_given}, {"do": "set", "at": [XARGS, XARG], "to": key}]
 
 
 def rewrite_header(held: InForce, dialect: str) -> str:

@@ -10,7 +10,8 @@ nginx knows only 2xx, 401 and 403 and throws our body away; all else is an error
 it every refusal is 401 or 403, and the status meant and the body go in ``x-stillwatch-status`` and ``x-stillwatch-body``, from
 which its configuration answers: docs/gateways/nginx.conf.
 
-Allowed or not, ``x-stillwatch-rung``, ``-case`` and ``-rewrite`` are always set, so that they replace any that a client sent.
+Allowed or not, ``x-stillwatch-rung``, ``-case``, ``-rewrite`` and, where it passes, ``-watermark`` are always set, so that they
+replace any that a client sent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 
 from stillwatch.serving.dialects import Told, case_headers, dialect_of
 from stillwatch.serving.gateways import App, Gate, Receive, Scope, Send, Verdict, headers_of, respond
-from stillwatch.serving.gateways.edits import REWRITE, rewrite_header
+from stillwatch.serving.gateways.edits import REWRITE, WATERMARK, marked_with, rewrite_header
 
 ORIGINAL_PATH = "x-original-uri"
 """Header in which nginx says the client's path; to anything else it would be the client's own."""
@@ -46,7 +47,7 @@ def _allowed(gate: Gate, verdict: Verdict, path: str, headers: Mapping[str, str]
     rewrite = ""
     if verdict.held is not None:
         rewrite = rewrite_header(verdict.held, dialect_of(path, headers, gate.wiring.dialect))
-    return {**case_headers(verdict.held), REWRITE: rewrite}
+    return {**case_headers(verdict.held), REWRITE: rewrite, WATERMARK: marked_with(verdict.held)}
 
 
 def _for_nginx(refused: Told) -> tuple[int, dict[str, str]]:

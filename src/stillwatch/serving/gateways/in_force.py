@@ -5,6 +5,7 @@ The answer, JSON:
     rung, case, campaign, expires_at, expires_in_s   what is in force; null where nothing is
     part                                             what it is on: account, key or end_user; null where nothing is
     edits                                            what to change of a request in ``dialect``: gateways/edits.py
+    watermark                                        id of the key that the answer is to carry, or null
     refusal                                          {status, headers, error} to refuse it with, or null
     requests_per_minute, at_the_limit                the pace of what passes, and what to refuse with beyond it; else absent
 
@@ -24,14 +25,14 @@ from urllib.parse import parse_qsl
 from stillwatch.responders import DIALECTS, Bucket, ladder
 from stillwatch.serving.dialects import Told
 from stillwatch.serving.gateways import EMPTY, FULL, App, Caller, Gate, Receive, Scope, Send, hashed, respond
-from stillwatch.serving.gateways.edits import LITELLM, edits
+from stillwatch.serving.gateways.edits import LITELLM, edits, marked_with
 from stillwatch.serving.lines import REQUEST
 from stillwatch.types import InForce, Rung
 
 JSON = {"content-type": "application/json", "cache-control": "no-store"}
 NOTHING: Mapping[str, Any] = {
     "rung": None, "part": None, "case": None, "campaign": None, "expires_at": None, "expires_in_s": None, "edits": [],
-    "refusal": None,
+    "watermark": None, "refusal": None,
 }  # fmt: skip
 PARAMETERS = ("account", "key", "secret", "end_user", "model", "dialect", "take")
 
@@ -70,6 +71,7 @@ def answer(gate: Gate, asked: Mapping[str, str]) -> Mapping[str, Any]:
         "expires_at": held.expires_at.astimezone(UTC).isoformat(),
         "expires_in_s": round((held.expires_at - now).total_seconds(), 3),
         "edits": said,
+        "watermark": marked_with(held) or None,
         **_refusals(gate, held, who, asked, now),
     }
 

@@ -8,11 +8,13 @@
     STILLWATCH_ACCOUNT     fields of the key that name the account, the first that is set counts    user_id,team_id
     STILLWATCH_TIMEOUT_MS  longest time a call waits for an answer       50
     STILLWATCH_TTL_S       how long an answer is used again              5
+    STILLWATCH_VLLM        models that vLLM serves, such as "llama-*,qwen-*"; answers of others carry no watermark
 
-It holds no policy: what to edit and what to refuse comes as JSON. Where no answer comes in time, an account that nothing is known
-of passes, and one under action keeps its last answer until that action ends. Only the standard library is imported, and
-LiteLLM's base class when LiteLLM asks for ``stillwatch``. LiteLLM calls a hook only if its very class defines it, and takes
-status, message, type, code, param and headers from what is raised.
+What chooses a watermark, or switches it off, is taken out of every call, whether anything is in force or not, and whether we
+answer or not. It holds no policy: what to edit and what to refuse comes as JSON. Where no answer comes in time, an account that
+nothing is known of passes, and one under action keeps its last answer until that action ends. Only the standard library is
+imported, and LiteLLM's base class when LiteLLM asks for ``stillwatch``. LiteLLM calls a hook only if its very class defines it,
+and takes status, message, type, code, param and headers from what is raised.
 """
 
 from __future__ import annotations
@@ -28,12 +30,24 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from typing import Any
 
 log = logging.getLogger("stillwatch.litellm_hook")
 
 DIALECTS = {"anthropic_messages": "anthropic", "responses": "openai_responses", "aresponses": "openai_responses"}
 """The dialect of a call's fields by LiteLLM's call_type; all others are LiteLLM's own, OpenAI's with ``thinking`` added."""
+
+CHOICES = (
+    ("watermarking",),  # vLLM: false switches its own watermark off
+    ("watermark",),  # SGLang
+    ("logits_processors",),  # vLLM, older versions
+    ("custom_logit_processor",),  # SGLang: code of the client's own
+    ("vllm_xargs", "stillwatch_key"),  # ours
+)
+"""Fields of a request by which a client could choose or undo a watermark, which only the gateway may."""
+HOLDERS = ((), ("extra_body",))
+"""Where such fields may stand: in the request, or in what is merged into it on the way."""
 
 MOST_KEPT = 20_000
 PAUSE_S = 1.0
@@ -61,6 +75,7 @@ class Asker:
         self.accounts = settings.get("STILLWATCH_ACCOUNT", "user_id,team_id").replace(" ", "").split(",")
         self.timeout_s = float(settings.get("STILLWATCH_TIMEOUT_MS", "50")) / 1000
         self.ttl_s = float(settings.get("STILLWATCH_TTL_S", "5"))
+        self.vllm = [p for p in settings.get("STILLWATCH_VLLM", "").replace(" ", "").split(",") if p]
         self.counts = {"asked": 0, "failed": 0, "refused": 0, "rewritten": 0}
         self._clock = clock
         self._kept: dict[str, tuple[float, Mapping[str, Any]]] = {}
@@ -78,17 +93,29 @@ class Asker:
 
     async def before(self, key: Any, request: dict[str, Any], call_type: str) -> dict[str, Any]:
         """The request as it is passed on; Refused where it is not."""
+        given, request = request, without_choices(request)
         answer = await self.answer(self._question(key, request, call_type))
         if answer.get("refusal"):
             self.counts["refused"] += 1
             raise Refused(answer["refusal"])
         try:
-            changed = apply(answer.get("edits") or (), request)
+            changed = apply([*(answer.get("edits") or ()), *self._marking(answer, request)], request)
         except (TypeError, KeyError, IndexError, AttributeError) as e:
             log.warning("edits that cannot be done (%s): the call passes as it is", type(e).__name__)
             return request
-        self.counts["rewritten"] += changed != request
+        self.counts["rewritten"] += changed != given
         return changed
+
+    def _marking(self, answer: Mapping[str, Any], request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Edits that name the watermark's key to vLLM; none for other engines, which refuse a field they do not know."""
+        key, model = answer.get("watermark"), str(request.get("model") or "")
+        if not key or not any(fnmatchcase(model, pattern) for pattern in self.vllm):
+            return []
+        made = (["extra_body"], ["extra_body", "vllm_xargs"])
+        edits: list[dict[str, Any]] = [
+            {"do": "set", "at": at, "to": {}, "if": [{"at": at, "is": [None]}]} for at in made
+        ]
+        return [*edits, {"do": "set", "at": [*made[1], "stillwatch_key"], "to": key}]
 
     def _question(self, key: Any, request: Mapping[str, Any], call_type: str) -> str:
         account = next((str(v) for name in self.accounts if (v := getattr(key, name, None))), "")
@@ -189,6 +216,8 @@ def _checked(answer: Any) -> Mapping[str, Any]:
         for name in ("refusal", "at_the_limit"):
             if answer.get(name) is not None:
                 Refused(answer[name])
+        if not isinstance(answer.get("watermark") or "", str):
+            raise TypeError("a watermark that is no text")
         float(answer.get("expires_in_s") or 0), float(answer.get("requests_per_minute") or 0)
     except (AttributeError, TypeError, KeyError) as e:
         raise ValueError(f"an answer of another shape ({type(e).__name__})") from e
@@ -217,6 +246,17 @@ def apply(edits: Iterable[Mapping[str, Any]], request: Mapping[str, Any]) -> dic
             log.warning("unknown edit %r is left out: copy the newer file of this hook", edit.get("do"))
         elif all(_holds(condition, body) for condition in edit.get("if", ())):
             verb(body, edit)
+    return body
+
+
+def without_choices(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request without the fields by which a client could choose or undo a watermark; the very same one where it has none."""
+    body: dict[str, Any] = request if isinstance(request, dict) else dict(request)
+    for path in ((*holder, *choice) for holder in HOLDERS for choice in CHOICES):
+        inner = _at(body, path[:-1])
+        if isinstance(inner, Mapping) and path[-1] in inner:
+            body = dict(body)
+            _drop(body, {"at": list(path)})
     return body
 
 
