@@ -142,15 +142,14 @@ class Lab:
         """The teacher's answers to other prompts; other ``words``, other draws."""
         return generate(self.teacher, prompts, self.size.answer, key=key, seed=chance(self.seed, *words))
 
-    def data_set(self, mix: Mix = (), plain: float | None = None) -> Tensor:
-        """(n, length): what somebody bought who got each key's share of the answers, and the rest without a watermark; each
-        prompt once. ``plain``: the share without one, where not all there is left."""
+    def data_set(self, mix: Mix = ()) -> Tensor:
+        """(pool, length): what somebody bought who got each key's share of the answers, and the rest without a watermark; each
+        prompt once."""
         counts = [round(share * self.size.pool) for _, share in mix]
         order = torch.randperm(self.size.pool, generator=torch.Generator().manual_seed(chance("bought", self.seed)))
-        left = len(order) - sum(counts) if plain is None else round(plain * len(order))
-        if left < 0 or sum(counts) + left > len(order):
-            raise ValueError(f"shares add up to more than 1: {[share for _, share in mix]}, {plain}")
-        dealt = order[: sum(counts) + left].split([*counts, left])
+        if sum(counts) > len(order):
+            raise ValueError(f"shares add up to more than 1: {[share for _, share in mix]}")
+        dealt = order.split([*counts, len(order) - sum(counts)])
         return torch.cat([self.answers(key)[at] for key, at in zip([*(k for k, _ in mix), None], dealt, strict=True)])
 
     def student(self, mix: Mix = (), *words: object) -> PreTrainedModel:

@@ -142,3 +142,22 @@ def _picked(logits: Tensor, chance: torch.Generator) -> Tensor:
     reached = logits.softmax(1, dtype=torch.float64).cumsum(1)
     drawn = torch.rand((len(logits), 1), generator=chance, dtype=torch.float64) * reached[:, -1:]
     return torch.searchsorted(reached, drawn, right=True)
+
+
+@torch.no_grad()
+def rewritten(model: PreTrainedModel, sequences: Tensor, replaced: Tensor, *, seed: int, batch: int = 512) -> Tensor:
+    """The sequences with the tokens at ``replaced`` (n, length, of bool) drawn anew by the model, from left to right, each given
+    what stands before it by then. The first token stays."""
+    torch.set_num_threads(1)
+    chance = torch.Generator().manual_seed(seed)
+    model.eval()
+    told = []
+    for rows, there in zip(sequences.split(batch), replaced.split(batch), strict=True):
+        rows, kept = rows.clone(), DynamicCache(config=model.config)
+        for place in range(1, rows.shape[1]):
+            logits = model(rows[:, place - 1 : place], kept, use_cache=True).logits[:, -1]
+            rows[:, place : place + 1] = torch.where(
+                there[:, place : place + 1], _picked(logits, chance), rows[:, place : place + 1]
+            )
+        told.append(rows)
+    return torch.cat(told)
