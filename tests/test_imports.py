@@ -26,7 +26,7 @@ LAYERS = (
     ("card", "simulate", "evaluation", "protection"),
     ("serving",),
     ("gateway_demo",),
-    ("cli", "cli_demo", "cli_options", "cli_policy", "cli_prove", "cli_serving", "cli_state", "cli_trust", "cli_watermark",
+    ("cli", "cli_bench", "cli_demo", "cli_options", "cli_policy", "cli_prove", "cli_serving", "cli_state", "cli_trust", "cli_watermark",
      "console"),
     ("reference", "__main__"),
 )  # fmt: skip

@@ -41,12 +41,12 @@ def protect(
         stillwatch bench protect --out bench
         stillwatch bench protect --out bench --part innocents --seeds 5
 
-    Trains small models on docstrings of this Python; needs no network. Writes a JSON file a
-    part, and bench.md with power.svg, to OUT. What stands there already is not measured
-    again, so a run that was stopped goes on where it was.
+    Trains small models on docstrings of this Python; needs no network. Writes
+    a JSON file a part, and bench.md with power.svg, to OUT. What stands there
+    is not measured again: a run that was stopped goes on where it was.
 
-    Exit codes: 0 all that was asked holds; 1 something does not; 2 usage, or the extra is missing;
-    3 a file in OUT is damaged; 5 there is too little to train on.
+    Exit codes: 0 all that was asked holds; 1 something does not; 2 usage, or
+    the extra is missing; 3 a file in OUT is damaged; 5 too little to train on.
 
     Parameters
     ----------

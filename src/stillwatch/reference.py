@@ -30,8 +30,8 @@ Written by `python -m stillwatch.reference > docs/reference.md`; a test fails wh
 
 EXIT_CODES = {
     0: "no campaign; done",
-    1: "campaigns found; of `prove`, that a key fires; of `doctor`, that something must be mended; of `audit verify`, that the "
-    "log is not what was signed",
+    1: "campaigns found; of `prove`, that a key fires; of `bench`, that something asked does not hold; of `doctor`, that "
+    "something must be mended; of `audit verify`, that the log is not what was signed",
     2: "the command, a setting or a plug-in is wrong",
     3: "nothing in the input could be judged",
     4: "no campaign, but a file of the log could not be read, or not to its end",
