@@ -24,7 +24,7 @@ from scipy.special import gammaln, log_ndtr
 from scipy.stats import binom
 
 from stillwatch.protection.coins import coins
-from stillwatch.protection.differences import Differences, Floats, favoured_of, fresh
+from stillwatch.protection.differences import Differences, Floats, favoured_of, fresh, numbered
 from stillwatch.protection.keys import Key
 from stillwatch.protection.sequences import Ints, Pairs, Sequences, windows_at
 
@@ -82,12 +82,18 @@ def argmax_pairs(read: Pairs, key: Key) -> Outcome:
     return _counted(Statistic.ARGMAX, read.windows, read.tokens, key)
 
 
-def text_pairs(suspect: Sequences, key: Key) -> Outcome:
-    """Exact test on the distinct pairs in what the suspect wrote; windows seen earlier in the same text are left out."""
-    at = fresh(suspect, key.scheme.width)
-    rows = np.column_stack([windows_at(suspect, at, key.scheme.width), suspect.tokens[at]])
-    rows = np.unique(rows, axis=0)
-    return _counted(Statistic.PAIRS, rows[:, :-1], rows[:, -1], key)
+def text_pairs(suspect: Sequences | Pairs, key: Key) -> Outcome:
+    """Exact test on the distinct pairs in what the suspect wrote, or on those that ``distinct`` found in it."""
+    read = suspect if isinstance(suspect, Pairs) else distinct(suspect, key.scheme.width)
+    return _counted(Statistic.PAIRS, read.windows, read.tokens, key)
+
+
+def distinct(suspect: Sequences, width: int) -> Pairs:
+    """The distinct pairs that a suspect wrote; windows seen earlier in the same text are left out."""
+    at = fresh(suspect, width)
+    rows = np.column_stack([windows_at(suspect, at, width), suspect.tokens[at]])
+    first, counts = np.unique(numbered(rows), return_index=True, return_counts=True)[1:]
+    return Pairs(rows[first, :-1], rows[first, -1], counts.astype(np.int64))
 
 
 def naive_argmax_pairs(windows: Ints, tokens: Ints, key: Key) -> Outcome:

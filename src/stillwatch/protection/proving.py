@@ -97,7 +97,6 @@ class Half:
 
     differences: Differences
     pairs: Pairs | None
-    text: Sequences | None
     aligned: Aligned | None
     tokens: int
 
@@ -166,12 +165,13 @@ class Bench:
                     f"{path}: argmax needs a suspect with the provider's tokenizer", hint="test the residual"
                 )
             pairs = opened.argmaxes(suspect.model, served, width, self.limits)
-        return Half(found, pairs, None, aligned, len(served.positions(width)))
+        return Half(found, pairs, aligned, len(served.positions(width)))
 
     def _text(self, path: Path, width: int, number: int, statistics: set[str]) -> Half:
         self.progress.stage(f"count {path.name}, half {number + 1} of 2")
         suspect, reference = self._file(path)[number], self._file(self.inputs.reference)[number]
-        return Half(of_counts(suspect, reference, width), None, suspect, None, len(suspect.positions(width)))
+        pairs = outcomes.distinct(suspect, width) if Statistic.PAIRS in statistics else None
+        return Half(of_counts(suspect, reference, width), pairs, None, len(suspect.positions(width)))
 
     def signals(self, key: Key) -> tuple[tuple[Differences, float], tuple[Differences, float]]:
         """What a perfect student would show on each half under a rehearsal key, and the entropy of the reference, in nats."""
@@ -324,10 +324,9 @@ def _tested(
 def _outcome(half: Half, key: Key, statistic: Statistic) -> Outcome:
     if statistic is Statistic.RESIDUAL:
         return outcomes.leaning(half.differences, key)
-    if half.pairs is not None:
-        return outcomes.argmax_pairs(half.pairs, key)
-    assert half.text is not None  # a registration has statistics of its form alone
-    return outcomes.text_pairs(half.text, key)
+    assert half.pairs is not None  # they are read where a statistic is of them
+    test = outcomes.argmax_pairs if statistic is Statistic.ARGMAX else outcomes.text_pairs
+    return test(half.pairs, key)
 
 
 def _read(half: Half, width: int, number: int) -> dict[str, Any]:
