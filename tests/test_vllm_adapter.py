@@ -262,8 +262,6 @@ def test_where_vllm_is_the_class_is_one_of_its_own(file: Path, monkeypatch: pyte
     """vLLM loads subclasses of its own class alone; here a module of that name, with the published abstract class."""
 
     class LogitsProcessor(ABC):
-        @classmethod
-        def validate_params(cls, sampling_params: Any) -> None: ...
         @abstractmethod
         def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None: ...
         @abstractmethod

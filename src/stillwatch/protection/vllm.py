@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 def _base() -> type:
     """vLLM's class, which it asks for when it loads a processor; where there is no vLLM, none."""
     try:
-        return importlib.import_module("vllm.v1.sample.logits_processor").LogitsProcessor  # type: ignore[no-any-return]
+        return importlib.import_module("vllm.v1.sample.logits_processor").LogitsProcessor
     except ImportError:
         return object
 
