@@ -159,7 +159,8 @@ def prove(
         stillwatch prove said.jsonl --registration registration.json \\
             --tokenizer own-model/ --reference own-texts.jsonl --home home --out proof
 
-    Register the test first: stillwatch prove register --help.
+    Register the test first: stillwatch prove register --help. That it was made, and
+    its verdict, is written into the ledger too.
 
     Writes proof.json (signed) and proof.html to OUT. A key fires where both halves
     of the text show it, below one in a million after Holm's correction over all
@@ -197,7 +198,7 @@ def prove(
     from stillwatch.notes import load_signer
     from stillwatch.progress import Progress
     from stillwatch.protection import registration as registrations
-    from stillwatch.protection.book import LEDGER_VARIABLE, Ledger, master_secret
+    from stillwatch.protection.book import LEDGER_VARIABLE, Book, Ledger, master_secret
     from stillwatch.protection.proving import Inputs, prove
 
     place = _home(home)
@@ -208,6 +209,9 @@ def prove(
     keys = [ledger.key(k.key_id, master) for k in registered.keys]
     with Progress(quiet=quiet) as progress:
         found = prove(registered, Inputs(tuple(suspects), reference, served, tokenizer), keys, progress)
+    with Book(place.watermarks, signer) as book:
+        verdicts = {sha256: str(j.verdict) for sha256, j in found.judged.items()}
+        book.record(registrations.MADE, registered.digest, me(), {"verdicts": verdicts})
     return _reported(found, registered, signer, out, json_)
 
 
