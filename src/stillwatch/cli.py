@@ -24,6 +24,7 @@ from rich.console import Console
 
 from stillwatch import __version__
 from stillwatch.cli_bench import app as bench_verbs
+from stillwatch.cli_canary import app as canary_verbs
 from stillwatch.cli_demo import app as demo_verbs
 from stillwatch.cli_options import Flag, JsonFlag, Paths
 from stillwatch.cli_policy import app as policy_verbs
@@ -467,6 +468,7 @@ def demo(
 
 app.command(policy_verbs)
 app.command(watermark_verbs)
+app.command(canary_verbs)
 app.command(prove_verbs)
 app.command(bench_verbs)
 app.command(serving_verbs, name="*")
