@@ -25,13 +25,15 @@ RULE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How models of the bench learn: ``steps`` of ``batch`` outputs a round, up to ``rounds`` while something is gained."""
+    """How models of the bench learn: ``steps`` of ``batch`` outputs a round, up to ``rounds`` while something is gained;
+    ``after``: rounds that follow once it is nearly always right, to be so when it is sampled from and not asked for its best."""
 
     steps: int
     rounds: int
     batch: int = 32
     rate: float = 4e-3
     width: int = 64
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,11 @@ class Attacker:
 
 def afforded(task: Task, outputs: Outputs, queries: int, times: float = 1.0) -> Outputs:
     """As many of the outputs, from the first, as ``times`` a budget of ``queries`` pays for: by the query, or by the token
-    (questions and what is shown) where the task has a purse. ValueError where there are fewer outputs than that."""
+    (questions and what is shown, and at least what a query is worth) where the task has a purse. ValueError where there are
+    fewer outputs than that."""
     price = np.ones(len(outputs), np.int64)
     if task.purse is not None:
-        price = outputs.questions.shape[1] + (outputs.responses != PAD).sum(1) - 2
+        price = np.maximum(task.purse, outputs.questions.shape[1] + (outputs.responses != PAD).sum(1) - 2)
     paid, budget = np.cumsum(price), round(times * queries * (task.purse or 1))
     count = int(np.searchsorted(paid, budget, side="right"))
     if count == len(outputs) and paid[-1] + price.min() <= budget:

@@ -9,18 +9,22 @@ the defence can be seen, and what chance alone would give.
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from stillwatch.errors import UsageError
+from stillwatch.errors import InputRejected, UsageError
 from stillwatch.protection.bench.attackers import ATTACKERS, Attacker, Course, Haul, Market, surprise
 from stillwatch.protection.bench.damage_page import page
 from stillwatch.protection.bench.defences import Defence, Outputs, Teacher, catalogue, defended, right, served, whole
-from stillwatch.protection.bench.measured import Cost, Lesson, Measured, Schooling
+from stillwatch.protection.bench.measured import LEARNT, Cost, Lesson, Measured, Schooling, learnt
+from stillwatch.protection.bench.rows import Over, Row
 from stillwatch.protection.bench.students import Examination, School, taught
 from stillwatch.protection.bench.tasks import PAD, TASKS, Problems, Task, chance, drawn
 from stillwatch.protection.bench.visible import told_apart
@@ -28,6 +32,12 @@ from stillwatch.protection.keys import Key, Scheme, derive
 from stillwatch.secret import Secret
 
 Progress = Callable[[str], None]
+NEEDS_STEPS = "sums"
+LEAST_FULL, MOST_HIDDEN = 0.8, 0.5
+"""What experiment 10 asks: stated before the runs."""
+FILE = "damage.json"
+VERSION = 1
+"""Of what the figures mean: one that was measured by another is not mixed with these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +62,12 @@ _ALL = (
 SIZES = {
     "small": Size(
         queries=1500, taught=2500, held=400, own=100,
-        teacher=Course(350, 4), student=Course(300, 4),
+        teacher=Course(350, 5, after=1), student=Course(300, 4),
         tasks=("sums", "rambling"), defences=("full", "withheld"), attackers=("naive",),
     ),
     "full": Size(
         queries=1500, taught=3000, held=1000, own=200,
-        teacher=Course(400, 6), student=Course(300, 4),
+        teacher=Course(400, 6, after=1), student=Course(300, 4),
         tasks=tuple(TASKS), defences=_ALL, attackers=tuple(ATTACKERS),
     ),
 }  # fmt: skip
@@ -76,36 +86,71 @@ class Provider:
 
 
 def run(out: Path, seeds: Sequence[int], size: str = "full", progress: Progress = lambda line: None) -> Measured:
-    """Measure, and write ``damage.json`` and ``damage.md`` into the folder ``out`` (made where it is not) after each task.
+    """Measure these seeds, and write ``damage.json`` and ``damage.md`` into the folder ``out`` (made where it is not) after each
+    task. What stands there is not measured again.
 
-    UsageError for an unknown size, no seed, or one that is given twice.
+    UsageError for an unknown size, no seed, one that is given twice, or a folder of another size; InputRejected where what
+    stands there is damaged.
     """
     if size not in SIZES:
         raise UsageError(f"no size {size!r}", hint=f"one of {', '.join(SIZES)}")
     if not seeds or len(set(seeds)) < len(seeds):
-        raise UsageError("seeds are one or more, each once", hint="for example --seeds 1-5")
+        raise UsageError("seeds are one or more, each once", hint="for example 1, 2 and 3")
     out.mkdir(parents=True, exist_ok=True)
-    measured = Measured(size, (), (), (), ())
-    for seed in seeds:
-        began = time.process_time()
-        for name in SIZES[size].tasks:
-            schooling, lessons, costs = measure(TASKS[name], SIZES[size], seed, progress)
-            spent = (*measured.cpu_s[: seeds.index(seed)], time.process_time() - began)
-            measured = replace(measured.joined(schooling, lessons, costs), cpu_s=spent)
-            (out / "damage.json").write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")
-            (out / "damage.md").write_text(page(measured), encoding="utf-8")
+    measured = kept(out, size)
+    for seed, name in missing(measured, seeds):
+        measured = measured.joined(*measure(TASKS[name], SIZES[size], seed, progress))
+        _write(out / FILE, json.dumps({"version": VERSION, **asdict(measured)}, indent=1))
+    measured = measured.of(seeds)
+    _write(out / "damage.md", page(measured, rows(measured)))
     return measured
+
+
+def kept(out: Path, size: str) -> Measured:
+    """What a folder holds; nothing where there is no file."""
+    path = out / FILE
+    if not path.exists():
+        return Measured(size)
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        same = (told["size"], told["version"]) == (size, VERSION)
+        held = _rows(told) if same else {}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputRejected(
+            f"{path}: this is no file of the bench: {e}", hint="take it away, or give another folder"
+        ) from e
+    if not same:
+        raise UsageError(
+            f"{path}: measured at size {told['size']}, version {told['version']}; asked for {size}, version {VERSION}",
+            hint="give another folder",
+        )
+    return Measured(size, **held)
+
+
+def _rows(told: dict[str, Any]) -> dict[str, Any]:
+    lessons = tuple(Lesson(**row | {"losses": tuple(row["losses"])}) for row in told["lessons"])
+    return {
+        "schooling": tuple(Schooling(**row) for row in told["schooling"]),
+        "lessons": lessons,
+        "costs": tuple(Cost(**row) for row in told["costs"]),
+    }
+
+
+def missing(measured: Measured, seeds: Sequence[int]) -> list[tuple[int, str]]:
+    """The (seed, task) that are not measured yet, in order."""
+    there = {(s.seed, s.task) for s in measured.schooling}
+    return [(seed, name) for seed in seeds for name in SIZES[measured.size].tasks if (seed, name) not in there]
 
 
 def measure(
     task: Task, size: Size, seed: int, progress: Progress = lambda line: None
 ) -> tuple[Schooling, list[Lesson], list[Cost]]:
     """One task under one seed: its teacher, and a student for each defence and attacker."""
+    began = time.process_time()
     examination, lot = _questions(task, size, seed)
     teacher, settled = taught(lot["taught"], examination.watched, size.teacher, seed)
     provider = _provider(task, teacher, lot, seed)
     accuracy = float(right(provider.plain, provider.asked).mean())
-    schooling = Schooling(task.name, seed, chance(examination.held), accuracy, settled, len(examination.held))
     progress(f"seed {seed}, {task.name}: the teacher is right {accuracy:.1%}")
     school = School(examination, size.student, seed)
     own = whole(lot["own"])
@@ -123,7 +168,9 @@ def measure(
                 )
             )  # fmt: skip
             progress(f"seed {seed}, {task.name}, {defence.name}, {attacker.name}: {student.accuracy:.3f}")
-    return schooling, lessons, costs
+    cpu_s = round(time.process_time() - began, 1)
+    held = examination.held
+    return Schooling(task.name, seed, chance(held), accuracy, settled, len(held), cpu_s), lessons, costs
 
 
 def cost(provider: Provider, defence: Defence, outputs: Outputs, seed: int) -> Cost:
@@ -209,3 +256,48 @@ def _hauls(market: Market, defence: Defence, size: Size) -> Iterator[tuple[Attac
         attacker = ATTACKERS[name]
         if attacker.answers(defence):
             yield attacker, attacker.take(market)
+
+
+def rows(measured: Measured) -> list[Row]:
+    """Experiment 10, hiding the trace of a task that needs its steps: answers stay as they were, and the student is right less
+    often; and whether every task's baseline learnt, without which nothing is said of a defence."""
+    return [_hiding(measured), _baselines(measured)]
+
+
+def _hiding(measured: Measured) -> Row:
+    base = measured.students(NEEDS_STEPS, "full")
+    bare = measured.students(NEEDS_STEPS, "withheld")
+    costs = [c for c in measured.costs if (c.task, c.defence) == (NEEDS_STEPS, "withheld")]
+    moved = max(abs(c.accuracy - c.undefended) for c in costs)
+    least, most = min(s.accuracy for s in base), max(s.accuracy for s in bare)
+    ratios = [
+        one.accuracy / other.accuracy if other.accuracy else math.inf for one, other in zip(bare, base, strict=True)
+    ]
+    return Row(
+        "10",
+        f"hiding the trace ({NEEDS_STEPS}): answers served stay right, a student of them is right less often",
+        f"served accuracy the same, full student >= {LEAST_FULL}, DE <= {MOST_HIDDEN} in every seed",
+        f"served accuracy moved {moved:.3f}; students {least:.3f} at least with the trace, {most:.3f} at most without "
+        f"(chance {measured.chance(NEEDS_STEPS):.2f}); DE {Over.of(ratios).text(2)}, worst {max(ratios):.2f}",
+        moved == 0 and least >= LEAST_FULL and max(ratios) <= MOST_HIDDEN,
+    )
+
+
+def _baselines(measured: Measured) -> Row:
+    failed = [task for task in measured.tasks if not learnt(measured, task)]
+    right = ", ".join(
+        f"{task} {min(s.accuracy for s in measured.students(task, 'full')):.2f}" for task in measured.tasks
+    )
+    return Row(
+        "10b",
+        "students of undefended outputs learn: without that nothing is said of a defence",
+        f"chance and {LEARNT} more, every task and seed",
+        right + (f"; not learnt: {', '.join(failed)}" if failed else ""),
+        not failed,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)

@@ -16,15 +16,17 @@ from stillwatch.protection.bench.measured import (
     learnt,
     worst,
 )
+from stillwatch.protection.bench.rows import Row
 
 RECOVERED = 0.9
 """An attacker that gets this share of the baseline has got round the defence."""
 
 
-def page(measured: Measured) -> str:
-    """All that was measured, in Markdown."""
+def page(measured: Measured, rows: Sequence[Row]) -> str:
+    """All that was measured, in Markdown; ``rows`` are what was asked of it."""
     parts = (
         ["# What a defence costs the distiller, and who is honest", "", *_opening(measured)],
+        ["## What was asked", "", *_table(_ASKED, ((r.number, r.meaning, r.asked, r.got, _holds(r)) for r in rows))],
         ["## What the figures say", "", *(f"- {line}" for line in sayings(measured))],
         ["## Students (DE)", "", *_table(_STUDENTS, _student_rows(measured))],
         ["## Adaptive distillers", "", *_table(_ATTACKERS, _attacker_rows(measured))],
@@ -93,7 +95,7 @@ def _opening(measured: Measured) -> list[str]:
     return [
         f"Size `{measured.size}`, seeds {', '.join(map(str, seeds))}; {kind}. {len(measured.lessons)} students, of which "
         f"{unsettled} had not finished learning when time was up (marked *). Processor time "
-        + ", ".join(f"{s:.0f} s" for s in measured.cpu_s)
+        + ", ".join(f"{measured.cpu_s(seed):.0f} s" for seed in seeds)
         + ".",
         "",
         "DE is the accuracy of a student of defended outputs over that of the naive student of full ones: below 1 the distiller "
@@ -109,10 +111,15 @@ def _opening(measured: Measured) -> list[str]:
     ]
 
 
+def _holds(row: Row) -> str:
+    return "yes" if row.holds else "**no**"
+
+
 def _right(measured: Measured, task: str) -> list[float]:
     return [s.accuracy for s in measured.schooling if s.task == task]
 
 
+_ASKED = ("", "what", "asked", "got", "holds")
 _STUDENTS = ("task", "served", "naive student right", "DE", "DE at chance", "best attacker, worst seed")
 _ATTACKERS = (
     "task",

@@ -64,7 +64,15 @@ class Outputs:
     def joined(self, other: Outputs) -> Outputs:
         """Both, of one task; without probabilities where only one has them."""
         shares = None if self.shares is None or other.shares is None else np.concatenate([self.shares, other.shares])
-        return Outputs(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in Outputs.__slots__[:3]), shares)
+        questions, steps, answers = (
+            np.concatenate(pair)
+            for pair in (
+                (self.questions, other.questions),
+                (self.steps, other.steps),
+                (self.answers, other.answers),
+            )
+        )
+        return Outputs(questions, steps, answers, shares)
 
 
 @dataclass(frozen=True, slots=True)

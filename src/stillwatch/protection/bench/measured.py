@@ -17,8 +17,8 @@ LEARNT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Schooling:
-    """A teacher: how often its undefended answers are right, whether it had finished learning; what chance gives, and on how
-    many problems students are marked."""
+    """A teacher: how often its undefended answers are right, whether it had finished learning; what chance gives, on how many
+    problems students are marked, and the processor seconds of all that was measured of it."""
 
     task: str
     seed: int
@@ -26,6 +26,7 @@ class Schooling:
     accuracy: float
     settled: bool
     held: int
+    cpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All rows, and the processor seconds of each seed."""
+    """All rows, of one size."""
 
     size: str
-    schooling: tuple[Schooling, ...]
-    lessons: tuple[Lesson, ...]
-    costs: tuple[Cost, ...]
-    cpu_s: tuple[float, ...]
+    schooling: tuple[Schooling, ...] = ()
+    lessons: tuple[Lesson, ...] = ()
+    costs: tuple[Cost, ...] = ()
 
     def joined(self, schooling: Schooling, lessons: Iterable[Lesson], costs: Iterable[Cost]) -> Measured:
         """With the rows of one more task and seed."""
@@ -96,6 +96,16 @@ class Measured:
     def seeds(self) -> tuple[int, ...]:
         """The seeds, in order."""
         return tuple(dict.fromkeys(s.seed for s in self.schooling))
+
+    def of(self, seeds: Iterable[int]) -> Measured:
+        """The rows of these seeds alone."""
+        wanted = set(seeds)
+        kept = {n: tuple(r for r in getattr(self, n) if r.seed in wanted) for n in ("schooling", "lessons", "costs")}
+        return Measured(self.size, **kept)
+
+    def cpu_s(self, seed: int) -> float:
+        """Processor seconds of a seed."""
+        return sum(s.cpu_s for s in self.schooling if s.seed == seed)
 
     @property
     def tasks(self) -> tuple[str, ...]:

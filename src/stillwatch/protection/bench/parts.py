@@ -90,16 +90,18 @@ def run(out: Path, parts: Sequence[str], seeds: int, size: str, say: Callable[[s
     wanted = [(name, seed) for name in parts if name != DAMAGE for seed in range(1, seeds + 1)]
     kept = {name: read(out, name, size) for name in parts if name != DAMAGE}
     missing = [(name, seed) for name, seed in wanted if str(seed) not in kept[name]]
-    damaged = DAMAGE in parts and not _damage_there(out, seeds, size)
-    minutes = sum(PARTS[name].minutes[size] for name, _ in missing) + damaged * seeds * DAMAGE_MINUTES[size]
+    left = len(damage.missing(damage.kept(out, size), range(1, seeds + 1))) if DAMAGE in parts else 0
+    minutes = sum(PARTS[name].minutes[size] for name, _ in missing)
+    minutes += left / len(damage.SIZES[size].tasks) * DAMAGE_MINUTES[size]
     course = Course(minutes, say)
     for name, seed in missing:
         kept[name][str(seed)] = _measured(out, name, seed, size, course)
         _write(out, name, size, kept[name])
         course.done += PARTS[name].minutes[size]
-    if damaged:
-        damage.run(out, range(1, seeds + 1), size, say)
-    return {name: rows_of(name, size, _found(kept[name], seeds)) for name in kept}
+    found = {name: rows_of(name, size, _found(kept[name], seeds)) for name in kept}
+    if DAMAGE in parts:
+        found[DAMAGE] = damage.rows(damage.run(out, range(1, seeds + 1), size, say))
+    return found
 
 
 def read(out: Path, part: str, size: str) -> dict[str, Any]:
@@ -178,22 +180,6 @@ def _write(out: Path, part: str, size: str, seeds: dict[str, Any]) -> None:
     new = out / f".{part}.json.{os.getpid()}"
     new.write_text(json.dumps(told, indent=1), encoding="utf-8")
     os.replace(new, out / f"{part}.json")
-
-
-def _damage_there(out: Path, seeds: int, size: str) -> bool:
-    path = out / "damage.json"
-    if not path.exists():
-        return False
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        held, of = len(told["cpu_s"]), told["size"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputRejected(
-            f"{path}: this is no file of the bench: {e}", hint="take it away, or give another --out"
-        ) from e
-    if of != size:
-        raise UsageError(f"{path}: measured at size {of}, asked for {size}", hint="give another --out")
-    return bool(held >= seeds)
 
 
 def present(out: Path, size: str) -> Iterator[str]:

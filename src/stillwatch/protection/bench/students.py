@@ -1,8 +1,9 @@
 """Teachers and students of generated tasks: trained until nothing more is gained, and marked to the letter.
 
 A student that has not finished learning says nothing of a defence. So training goes in rounds: it ends where the student is
-right nearly always, or where a whole further round changed neither loss nor accuracy; one that was stopped by the last
-round while it still gained is not ``settled``, and is reported as such.
+right nearly always, or where a whole further round changed nothing: not accuracy, not the loss on outputs kept apart, and not
+that of their answers alone (in a long trace of noise it is lost in the whole). One that was stopped by the last round
+while it still gained is not ``settled``, and is reported as such. What may learn suddenly after a long rest, nobody sees.
 """
 
 from __future__ import annotations
@@ -18,20 +19,39 @@ from transformers import PreTrainedModel
 from stillwatch.protection.bench.attackers import Course, Haul, rounds_of
 from stillwatch.protection.bench.defences import Floats, Outputs, Teacher, right, whole
 from stillwatch.protection.bench.models import small
-from stillwatch.protection.bench.tasks import ALPHABET, PAD, Ints, Problems
+from stillwatch.protection.bench.tasks import ALPHABET, PAD, THEN, Ints, Problems
 from stillwatch.protection.bench.training import train
 
 GREEDY = 1e-4
 """The temperature students answer at: the most probable token."""
 MASTERED = 0.995
 GAINED_LOSS, GAINED_ACCURACY = 0.01, 0.02
-"""A round that lowers the loss by a smaller share, and moves accuracy by less, has gained nothing."""
+"""A round that lowers losses by a smaller share, and moves accuracy by less, has gained nothing."""
+APART, MOST_APART = 0.1, 150
+"""The share of its outputs, and how many at most, that a student does not learn from: by them it is seen whether it gains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """Where a model stands after a round: losses of whole responses and of their answers, nats a token, and accuracy."""
+
+    loss: float
+    answers: float
+    accuracy: float
+
+    def gained(self, before: Gauge) -> bool:
+        """Whether it stands better than ``before`` in any of them (accuracy: elsewhere)."""
+        return (
+            before.loss - self.loss >= GAINED_LOSS * before.loss
+            or before.answers - self.answers >= GAINED_LOSS * before.answers
+            or abs(self.accuracy - before.accuracy) >= GAINED_ACCURACY
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """What became of a student: ``accuracy`` on problems nobody trained on, the loss at the end of each round (nats a token),
-    whether it had finished learning, and its size."""
+    """What became of a student: ``accuracy`` on problems nobody trained on, the loss on outputs kept apart after each round (nats
+    a token), whether it had finished learning, and its size."""
 
     accuracy: float
     losses: tuple[float, ...]
@@ -79,30 +99,41 @@ def trained(
     outputs: Outputs, course: Course, watched: Problems, seed: int
 ) -> tuple[PreTrainedModel, tuple[float, ...], bool]:
     """A model of these outputs, its loss after each round, and whether it had finished learning."""
-    if not len(outputs):
-        raise ValueError("there is no output to learn from")
+    if len(outputs) < 2:
+        raise ValueError(f"{len(outputs)} outputs are none to learn from")
     told, weigh, shares = lesson(outputs)
+    apart = max(1, min(MOST_APART, round(APART * len(outputs))))
     model = small(len(ALPHABET), width=course.width, context=_context(outputs), seed=seed)
-    losses: list[float] = []
-    before = 0.0
-    for turn in range(course.rounds):
-        epochs = rounds_of(course, len(told))
-        lost = train(
+    stood: list[Gauge] = []
+    mastered = 0
+    while len(stood) < course.rounds:
+        train(
             model,
-            told,
-            epochs=epochs,
+            told[apart:],
+            epochs=rounds_of(course, len(told) - apart),
             batch=course.batch,
             rate=course.rate,
-            seed=seed + turn,
-            weigh=weigh,
-            shares=shares,
+            seed=seed + len(stood),
+            weigh=weigh[apart:],
+            shares=None if shares is None else shares[apart:],
         )
-        losses.append(lost[-1])
-        now = marked(model, outputs, watched)
-        if now >= MASTERED or (turn and _idle(losses[-2], losses[-1], before, now)):
-            return model, tuple(losses), True
-        before = now
-    return model, tuple(losses), False
+        loss, answers = _losses(model, told[:apart], weigh[:apart])
+        stood.append(Gauge(loss, answers, marked(model, outputs, watched)))
+        mastered += stood[-1].accuracy >= MASTERED
+        idle = not mastered and len(stood) > 1 and not stood[-1].gained(stood[-2])
+        if mastered > course.after or idle:
+            return model, tuple(g.loss for g in stood), True
+    return model, tuple(g.loss for g in stood), mastered > 0
+
+
+@torch.no_grad()
+def _losses(model: PreTrainedModel, told: torch.Tensor, weigh: torch.Tensor) -> tuple[float, float]:
+    """Nats a token: of responses, and of what stands behind their ``:``."""
+    each = -model(told).logits[:, :-1].log_softmax(2).gather(2, told[:, 1:, None])[:, :, 0]
+    counted = weigh[:, 1:]
+    behind = counted * ((told == THEN).cumsum(1)[:, :-1] > 0)
+    all_of_it, answers = (float((each * w).sum() / w.sum().clamp(min=1)) for w in (counted, behind))
+    return all_of_it, answers
 
 
 def lesson(outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -134,14 +165,10 @@ def completed(shares: Floats, tokens: Ints) -> Floats:
 def marked(model: PreTrainedModel, outputs: Outputs, problems: Problems) -> float:
     """The share of problems that a student of such outputs answers right, greedily, with as much of a trace as it has learnt to
     write."""
-    student = Teacher(model, outputs.steps.shape[1:], problems.answers.shape[1])  # type: ignore[arg-type]
+    student = Teacher(model, (outputs.steps.shape[1], outputs.steps.shape[2]), problems.answers.shape[1])
     room = int((outputs.responses != PAD).sum(1).max())
     answered = student.asked(problems.questions, 0, temperature=GREEDY, room=room)
     return float(right(answered, problems).mean())
-
-
-def _idle(loss: float, new_loss: float, accuracy: float, new_accuracy: float) -> bool:
-    return loss - new_loss < GAINED_LOSS * loss and abs(new_accuracy - accuracy) < GAINED_ACCURACY
 
 
 def _context(outputs: Outputs) -> int:
