@@ -30,19 +30,22 @@ from stillwatch.protection.sequences import windows_at
 SHARES = (1.0, 0.5, 0.1, 0.05, 0.01)
 RELATED = 64
 """Keys of neighbouring campaigns that are held against each other."""
+PAIRS = 4096
+"""Distinct pairs on which they are: at most a sixtieth of the square of a vocabulary."""
 TOKENS = 199
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """How much is measured, and what is asked of it: ``probe`` answers that were served; ``decoys``: keys that had no part;
-    ``hard`` keys with a probe of ``hard_probe`` answers each; the largest log10 p of experiments 1 to 3;
-    ``shares`` of watermarked answers that students learn from."""
+    ``hard`` keys with a probe of ``hard_probe`` answers each; ``closed`` tokens that a suspect writes; the largest log10 p of
+    experiments 1 to 3; ``shares`` of watermarked answers that students learn from."""
 
     probe: int
     decoys: int
     hard: int
     hard_probe: int
+    closed: int
     all_open: float
     tenth_open: float
     all_closed: float
@@ -50,8 +53,8 @@ class Asked:
 
 
 ASKED = {
-    "full": Asked(1024, 500, 40, 192, -50.0, -4.0, -20.0),
-    "small": Asked(384, 500, 40, 48, -12.0, -0.5, -1.5, (1.0, 0.5, 0.1)),
+    "full": Asked(1024, 500, 40, 192, 5_000, -50.0, -4.0, -20.0),
+    "small": Asked(384, 500, 40, 48, 40_000, -12.0, -0.5, -1.5, (1.0, 0.5, 0.1)),
 }
 """Stated before the runs. The small one has a thirtieth of the training: it shows that everything works, not how well."""
 
@@ -67,7 +70,7 @@ def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
     tell(0.5, "clean student and B's")
     clean, other = lab.student(), lab.student([(b, 1.0)])
     tell(0.6, "reading")
-    power = [_power(lab, share, model, served, a) for share, model in students.items()]
+    power = [_power(lab, share, model, served, asked) for share, model in students.items()]
     reading = of_weights(lab, clean, served)
     tell(0.7, f"{asked.decoys} keys on the clean student")
     null = [told(reading, lab.key(f"decoy {i}"))["log10_p"] for i in range(asked.decoys)]
@@ -76,9 +79,9 @@ def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
         "power": power,
         "innocent": {
             "clean open": told(reading, a),
-            "clean closed": told(of_text(lab, said(lab, clean, "clean")), a),
+            "clean closed": told(of_text(lab, said(lab, clean, "clean", tokens=asked.closed)), a),
             "other open": told(of_weights(lab, other, served), a),
-            "other closed": told(of_text(lab, said(lab, other, "other")), a),
+            "other closed": told(of_text(lab, said(lab, other, "other", tokens=asked.closed)), a),
         },
         "null": null,
         "hard": [_hard(lab, clean, asked, i) for i in range(asked.hard)],
@@ -90,12 +93,13 @@ def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
     }
 
 
-def _power(lab: Lab, share: float, student: PreTrainedModel, served: Tensor, key: Key) -> Found:
+def _power(lab: Lab, share: float, student: PreTrainedModel, served: Tensor, asked: Asked) -> Found:
+    key, text = lab.key("A"), said(lab, student, share, tokens=asked.closed)
     return {
         "share": share,
         "tokens": round(share * lab.size.pool) * lab.size.answer,
         "open": told(of_weights(lab, student, served), key),
-        "closed": told(of_text(lab, said(lab, student, share)), key),
+        "closed": told(of_text(lab, text), key),
     }
 
 
@@ -125,8 +129,8 @@ def related(lab: Lab) -> Found:
     from chance, as the adjusted p of all pairs of them. The scheme that transformers ships: of keys k and 2k and tokens 2t
     and t, how many lists are the same, and of ours with all words of the secret doubled."""
     keys = [lab.key(f"C-{i}") for i in range(RELATED)]
-    windows = np.arange(4096, dtype=np.int64)[:, None] % lab.size.vocabulary
-    tokens = (np.arange(4096, dtype=np.int64) * 7) % lab.size.vocabulary
+    windows, tokens = (pairs[:PAIRS] for pairs in np.divmod(np.arange(PAIRS, dtype=np.int64) * 61, lab.size.vocabulary))
+    windows = windows[:, None]
     cut, share = threshold(keys[0].scheme.share), keys[0].scheme.share
     lists = np.array([coins(k.words, windows, tokens) < cut for k in keys])
     both = (lists.astype(np.int64) @ lists.T.astype(np.int64))[np.triu_indices(RELATED, 1)]
@@ -171,7 +175,10 @@ def rows(found: Sequence[Found], asked: Asked) -> list[Row]:
         _at_most("1", "student of 100 %, own key, open weights: log10 p", _log10(found, "open", 1.0), asked.all_open),
         _at_most("2", "student of 10 %, own key, open weights: log10 p", _log10(found, "open", 0.1), asked.tenth_open),
         _at_most(
-            "3", "student of 100 %, 5,000 tokens of its text: log10 p", _log10(found, "closed", 1.0), asked.all_closed
+            "3",
+            f"student of 100 %, {asked.closed:,} tokens of its text: log10 p",
+            _log10(found, "closed", 1.0),
+            asked.all_closed,
         ),
         _monotone(found, asked),
         _innocent(found),
@@ -256,7 +263,7 @@ def tables(found: Sequence[Found]) -> Iterator[Table]:
         for share, tokens in shares
     )
     note = "Mean log10 p and 95 % interval (Student's t) over seeds from three on, else least to largest. In brackets the mean z."
-    yield Table("Power", ("share", "watermarked tokens", "open weights", "5,000 tokens of text"), lines, note)
+    yield Table("Power", ("share", "watermarked tokens", "open weights", "its text"), lines, note)
 
 
 def _cell(found: Sequence[Found], how: str, share: float) -> str:

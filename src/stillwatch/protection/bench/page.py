@@ -15,7 +15,7 @@ PAGE, PICTURE = "bench.md", "power.svg"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 150, 20, 44
 LEAST, MOST = 0.1, 1000.0
 """Of -log10 p, on the picture."""
-LINES = (("open", "open weights", "#1f5fa8"), ("closed", "5,000 tokens of text", "#b5541c"))
+LINES = (("open", "open weights", "#1f5fa8"), ("closed", "its text", "#b5541c"))
 
 
 def write(out: Path, size: str) -> Path:
