@@ -125,10 +125,27 @@ def test_nobody_else_is(gate: Gate, upstream: Upstream, who: str) -> None:
     assert "vllm_xargs" not in upstream.body and WATERMARK not in upstream.headers
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
-def test_a_dialect_without_a_field_for_it_is_told_in_a_header_alone(gate: Gate, upstream: Upstream, path: str) -> None:
-    post(asgi.stillwatch(upstream, gate), "marked", CHAT, path)
-    assert "vllm_xargs" not in upstream.body and upstream.headers[WATERMARK] == ID
+@pytest.mark.parametrize(
+    ("path", "usual", "is_named"),
+    [
+        ("/v1/responses", "vllm", True),
+        ("/v1/responses", "openai_chat", False),
+        ("/v1/chat/completions", "openai_chat", False),
+        ("/v1/messages", "vllm", False),
+    ],
+)
+@pytest.mark.parametrize("layer", ["stillwatch", "rewriting"])
+def test_a_dialect_without_a_field_for_it_is_told_in_a_header_alone(
+    upstream: Upstream, path: str, usual: str, is_named: bool, layer: str
+) -> None:
+    gate = Gate(Decisions(TABLE), Wiring(dialect=usual))
+    app, told = asgi.stillwatch(upstream, gate), {}
+    if layer == "rewriting":
+        app, allowed = asgi.rewriting(upstream), post(ext_authz(gate), "marked", b"", f"/ext_authz{path}")
+        told = {"x_stillwatch_watermark": allowed.headers[WATERMARK], "x_stillwatch_rewrite": allowed.headers[REWRITE]}
+    post(app, "marked", CHAT, path, **told)
+    assert upstream.body.get("vllm_xargs") == ({"stillwatch_key": ID} if is_named else None)
+    assert upstream.headers[WATERMARK] == ID
     assert "vllm_xargs" not in change_request(TABLE.accounts["marked"], CHAT, "openai_chat").request
 
 

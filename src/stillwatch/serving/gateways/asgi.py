@@ -35,7 +35,7 @@ from stillwatch.serving.gateways import (
     headers_of,
     respond,
 )
-from stillwatch.serving.gateways.edits import REWRITE, WATERMARK, marked_with
+from stillwatch.serving.gateways.edits import REWRITE, WATERMARK, marked_with, marking
 from stillwatch.serving.gateways.litellm_hook import CHOICES, apply, without_choices
 from stillwatch.types import InForce, Rung
 
@@ -92,7 +92,10 @@ class _Action:
         """The request as it is passed on; the same one if nothing is changed."""
         request = without_choices(request)
         changed = self.gate.or_none(self.held, change_request, self.held, request, self.dialect)
-        return changed.request if changed else request
+        request = changed.request if changed else request
+        # In vLLM's own dialect the responder has done it: once more is the same.
+        named = marking(self.held, self.dialect, self.gate.wiring.dialect)
+        return apply(named, request) if named else request
 
 
 def _marked(scope: Scope, key: str) -> Scope:

@@ -26,8 +26,8 @@ LITELLM = "litellm"
 Edit = dict[str, Any]
 
 
-def edits(held: InForce | None, dialect: str) -> list[Edit]:
-    """The edits to do, in order; none below ``protect``."""
+def edits(held: InForce | None, dialect: str, engine: str = "") -> list[Edit]:
+    """The edits to do, in order; none below ``protect``. ``engine`` is ``vllm`` where it is known to be what answers."""
     if held is None or held.rung.height < Rung.PROTECT.height:
         return []
     protect = ladder()[Rung.PROTECT.height]
@@ -39,7 +39,7 @@ def edits(held: InForce | None, dialect: str) -> list[Edit]:
     if dialect == LITELLM:
         done += _thinking(reasoning)
     done += [] if most is None else _lengths(spoken, most)
-    return done + _mark(marked_with(held)) if dialect == "vllm" else done
+    return done + marking(held, dialect, engine)
 
 
 def marked_with(held: InForce | None) -> str:
@@ -47,16 +47,19 @@ def marked_with(held: InForce | None) -> str:
     return watermark_key(held.settings) if held is not None and held.rung.height >= Rung.PROTECT.height else ""
 
 
-def _mark(key: str) -> list[Edit]:
-    if not key:
+def marking(held: InForce | None, dialect: str, engine: str = "") -> list[Edit]:
+    """The edits that name the watermark's key to vLLM: in its dialect, and in OpenAI's responses where vLLM answers them. What it
+    answers in Anthropic's words has no field for it."""
+    key = marked_with(held)
+    if not key or not (dialect == "vllm" or (dialect, engine) == ("openai_responses", "vllm")):
         return []
     none_given = [{"at": [XARGS], "is": [None]}]
     return [{"do": "set", "at": [XARGS], "to": {}, "if": none_given}, {"do": "set", "at": [XARGS, XARG], "to": key}]
 
 
-def rewrite_header(held: InForce, dialect: str) -> str:
+def rewrite_header(held: InForce, dialect: str, engine: str = "") -> str:
     """The edits as one line of JSON, empty for none."""
-    done = edits(held, dialect)
+    done = edits(held, dialect, engine)
     return json.dumps(done, separators=(",", ":")) if done else ""
 
 

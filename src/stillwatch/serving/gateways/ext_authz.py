@@ -46,7 +46,7 @@ def ext_authz(gate: Gate, prefix: str = "/ext_authz", *, nginx: bool = False) ->
 def _allowed(gate: Gate, verdict: Verdict, path: str, headers: Mapping[str, str]) -> dict[str, str]:
     rewrite = ""
     if verdict.held is not None:
-        rewrite = rewrite_header(verdict.held, dialect_of(path, headers, gate.wiring.dialect))
+        rewrite = rewrite_header(verdict.held, dialect_of(path, headers, gate.wiring.dialect), gate.wiring.dialect)
     return {**case_headers(verdict.held), REWRITE: rewrite, WATERMARK: marked_with(verdict.held)}
 
 
