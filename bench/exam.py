@@ -101,16 +101,22 @@ def show(rows: list[dict[str, Any]]) -> None:
     )
     reported = [c for r in rows for c in r["evaluation"]["reported"]]
     console.print(f"campaigns reported {len(reported)}, false {sum(c['is_false'] for c in reported)}")
-    for row in rows:
-        if "leaks" in row:
-            strongest = max(row["leaks"]["leaks"], key=lambda leak: leak["auc"])
-            trees = row["leaks"]["trees"]
-            console.print(
-                f"seed {row['seed']}: strongest column {strongest['column']} (AUC {strongest['auc']:.3f}), giveaways "
-                f"{row['leaks']['giveaways'] or 'none'}, trees over all columns: best F1 {trees and trees['best_f1']}"
-            )
+    for row in (r for r in rows if "leaks" in r):
+        console.print(leak_line(row))
     console.print(recalls(rows))
     console.print(look_alikes(rows))
+
+
+def leak_line(row: dict[str, Any]) -> str:
+    """What the leak probe says of a world: the strongest single column, those above the limit, and all columns together."""
+    leaks = row["leaks"]
+    strongest = max(leaks["leaks"], key=lambda leak: leak["auc"])
+    line = f"seed {row['seed']}: strongest column {strongest['column']}, AUC {strongest['auc']:.3f}; "
+    line += f"giveaways: {', '.join(leaks['giveaways']) or 'none'}"
+    if leaks["trees"]:
+        best = leaks["trees"]["best_f1"]
+        line += f"; trees over all columns, precision {best['precision']['value']:.2f} at recall {best['recall']['value']:.2f}"
+    return line
 
 
 def recalls(rows: list[dict[str, Any]]) -> Table:
