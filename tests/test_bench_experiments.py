@@ -155,14 +155,14 @@ def permuted(lab):
 
 
 def test_alignment_finds_a_suspect_whose_tokens_have_other_numbers_to_be_the_same_model(lab):
-    served = lab.sequences(lab.answers(lab.key("A"))[:40])
+    served = lab.sequences(lab.held_out[:40])
     other = permuted(lab)
     assert not opened.same_vocabulary(other.tokenizer, lab.vocabulary)
     found, aligned = opened.of_translated(other, Opened(lab.teacher, lab.vocabulary), served, 1)
-    assert aligned.read > 0.5 * aligned.positions
-    assert np.abs(found.value).max(initial=0.0) < 1e-3
+    assert aligned.read > 0.9 * aligned.positions > 500
     unaligned = opened.of_models(other.model, lab.teacher, served, 1)
-    assert np.abs(unaligned.value).max() > 0.1, "by number they are strangers"
+    sums = [float(d.value @ d.value) for d in (found, unaligned)]
+    assert sums[0] < 1e-4 * sums[1], "by number they are strangers"
 
 
 def test_a_verdict_asks_both_halves(lab):
