@@ -38,7 +38,7 @@ class Asked:
     suspects: int
 
 
-ASKED = {"full": Asked(200), "small": Asked(24)}
+ASKED = {"full": Asked(200), "small": Asked(20)}
 
 
 def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:

@@ -31,13 +31,19 @@ KEYS = 10
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``probe`` answers; whether the verdict on the student to which nothing was done must be ``learnt``."""
+    """``probe`` answers; whether the student to which nothing was done must be found out; ``attacks`` by name, all
+    of them where none is named."""
 
     probe: int
     fires: bool
+    attacks: tuple[str, ...] = ()
 
 
-ASKED = {"full": Asked(1024, True), "small": Asked(512, True)}
+NOTHING, NEVER = "nothing", "never learnt from the provider"
+ASKED = {
+    "full": Asked(1024, True),
+    "small": Asked(512, True, (NOTHING, "70 % of tokens rewritten", "second-hand", "diluted, 90 % unmarked", NEVER)),
+}
 
 
 def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
@@ -47,9 +53,10 @@ def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
     served = lab.answers(key)[: asked.probe]
     plain = lab.answers()
     attacks = {}
-    for i, (name, make) in enumerate(ATTACKS.items()):
-        tell(i / len(ATTACKS), name)
-        suspect = make(lab, key)
+    names = asked.attacks or tuple(ATTACKS)
+    for i, name in enumerate(names):
+        tell(i / len(names), name)
+        suspect = ATTACKS[name](lab, key)
         verdict = judged([of_weights(lab, suspect, served[half::2]) for half in (0, 1)], keys)
         attacks[name] = {
             "open": told(of_weights(lab, suspect, served), key),
@@ -89,7 +96,7 @@ def _later(times: int) -> Callable[[Lab, Key], PreTrainedModel]:
 
 
 ATTACKS: dict[str, Callable[[Lab, Key], PreTrainedModel]] = {
-    "nothing": lambda lab, key: lab.student([(key, 1.0)]),
+    NOTHING: lambda lab, key: lab.student([(key, 1.0)]),
     "30 % of tokens rewritten": _rewritten(0.3),
     "70 % of tokens rewritten": _rewritten(0.7),
     "second-hand": _second_hand,
@@ -97,7 +104,7 @@ ATTACKS: dict[str, Callable[[Lab, Key], PreTrainedModel]] = {
     "trained four times more, on human texts": _later(4),
     "diluted, 90 % unmarked": lambda lab, key: lab.student([(key, 0.1)]),
     "diluted, 99 % unmarked": lambda lab, key: lab.student([(key, 0.01)]),
-    "never learnt from the provider": lambda lab, key: lab.base,
+    NEVER: lambda lab, key: lab.base,
 }
 
 
@@ -105,8 +112,8 @@ def rows(found: Sequence[Found], asked: Asked) -> list[Row]:
     """The verdicts are of two kinds, and of nobody else."""
     verdicts = [a["verdict"] for f in found for a in f["attacks"].values()]
     accused = {c for f in found for a in f["attacks"].values() for c in a["accused"]}
-    untouched = [f["attacks"]["nothing"]["verdict"] for f in found]
-    never = [f["attacks"]["never learnt from the provider"]["verdict"] for f in found]
+    untouched = [f["attacks"][NOTHING]["verdict"] for f in found]
+    never = [f["attacks"][NEVER]["verdict"] for f in found]
     allowed = set(verdicts) <= {Verdict.LEARNT, Verdict.INCONCLUSIVE} and accused <= {"A"}
     fires = not asked.fires or set(untouched) == {Verdict.LEARNT}
     got = ", ".join(f"{v}: {verdicts.count(v)}" for v in sorted(set(verdicts)))
@@ -118,7 +125,7 @@ def rows(found: Sequence[Found], asked: Asked) -> list[Row]:
 def tables(found: Sequence[Found]) -> Iterator[Table]:
     """Power, verdicts and quality by attack."""
     lines = []
-    for name in ATTACKS:
+    for name in found[0]["attacks"]:
         at = [f["attacks"][name] for f in found]
         fired = sum(a["verdict"] == Verdict.LEARNT for a in at)
         weights, text = (Over.of([a[how]["log10_p"] for a in at]).text() for how in ("open", "closed"))
@@ -130,5 +137,7 @@ def tables(found: Sequence[Found]) -> Iterator[Table]:
         "verdict learnt",
         "loss on the teacher's answers",
     )
-    note = "The others are inconclusive. The loss, nats a token, is what the distiller wants small: what raises it costs."
+    note = (
+        "The others are inconclusive. The loss, nats a token, is what the distiller wants small: what raises it costs."
+    )
     yield Table("Removal", head, tuple(lines), note)

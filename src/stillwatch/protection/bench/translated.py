@@ -21,7 +21,6 @@ from stillwatch.protection.bench.rows import Found, Over, Row, Table, below, uni
 from stillwatch.protection.bench.training import train
 from stillwatch.protection.opened import Opened
 
-SHARES = (1.0, 0.5, 0.1, 0.0)
 DECOYS = 200
 WIDER = 4 / 3
 LONGER = 2
@@ -30,14 +29,15 @@ LONGER = 2
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``probe`` answers, and the suspect's ``vocabulary``; the largest log10 p at 100 %."""
+    """``probe`` answers, and the suspect's ``vocabulary``; the largest log10 p at 100 %; ``shares``, of which the last is 0."""
 
     probe: int
     vocabulary: int
     all_open: float
+    shares: tuple[float, ...] = (1.0, 0.5, 0.1, 0.0)
 
 
-ASKED = {"full": Asked(1024, 640, -6.0), "small": Asked(256, 384, -0.5)}
+ASKED = {"full": Asked(1024, 640, -6.0), "small": Asked(256, 384, -0.5, (1.0, 0.0))}
 
 
 def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
@@ -46,8 +46,8 @@ def measure(lab: Lab, asked: Asked, tell: Tell) -> Found:
     served = lab.answers(key)[: asked.probe]
     teacher = Opened(lab.teacher, lab.vocabulary)
     power, null = [], []
-    for i, share in enumerate(SHARES):
-        tell(i / len(SHARES), f"suspect of another tokenizer, {share:.0%}")
+    for i, share in enumerate(asked.shares):
+        tell(i / len(asked.shares), f"suspect of another tokenizer, {share:.0%}")
         suspect = _suspect(lab, [(key, share)] if share else [], vocabulary)
         found, aligned = opened.of_translated(suspect, teacher, lab.sequences(served), key.scheme.width)
         own = told(of_weights(lab, lab.student([(key, share)] if share else []), served), key)
@@ -94,7 +94,7 @@ def rows(found: Sequence[Found], asked: Asked) -> list[Row]:
 def tables(found: Sequence[Found]) -> Iterator[Table]:
     """Power beside that of a student with the provider's tokenizer."""
     lines = []
-    for i, share in enumerate(SHARES):
+    for i, share in enumerate(p["share"] for p in found[0]["power"]):
         at = [f["power"][i] for f in found]
         read = Over.of([p["read"] / p["positions"] for p in at])
         other, own = (Over.of([p[how]["log10_p"] for p in at]) for how in ("other", "own"))
