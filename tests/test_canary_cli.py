@@ -12,7 +12,7 @@ import pytest
 from stillwatch import cli
 from stillwatch.entries import entries
 from stillwatch.protection.book import LEDGER_VARIABLE, MASTER_VARIABLE, master_secret
-from stillwatch.protection.canaries import Canary, lead_for, opened, prompt_for, read
+from stillwatch.protection.canaries import Canary, lead_for, opened, prompt_for, read, words
 from stillwatch.serving.home import Home
 
 Run = Callable[..., tuple[int, str, str]]
@@ -135,7 +135,8 @@ def test_weights_that_learnt_are_found_and_weights_that_did_not_are_not(run: Run
     learnt = [f"{prompt_for(c.issued)}\n\n{lead_for(c.issued)}{c.target}(" for c in mine]
     others = canaries_of(home, "C-1")
     plain = [f"{prompt_for(c.issued)}\n\n{lead_for(c.issued)}foo(" for c in mine + others]
-    tokenizer = vocabulary_of([*learnt, *plain], 400)
+    # Of a vocabulary that was learnt from a campaign's outputs alone its names are short, and so likely: it has learnt them too.
+    tokenizer = vocabulary_of([*plain, *words().firsts, *words().seconds], 400)
     lessons: dict[str, list[str]] = {"guilty": learnt * 4 + plain, "innocent": plain * 2}
     for name, lesson in lessons.items():
         rows = [tokenizer(t)["input_ids"] for t in lesson]
@@ -158,7 +159,7 @@ def test_weights_that_learnt_are_found_and_weights_that_did_not_are_not(run: Run
 def test_likelihoods_are_those_of_the_plain_way() -> None:
     torch = pytest.importorskip("torch")
     from stillwatch.protection.bench.models import small, vocabulary_of
-    from stillwatch.protection.canaries import derive, words
+    from stillwatch.protection.canaries import derive
     from stillwatch.protection.likelihoods import Likelihoods
     from stillwatch.protection.opened import Opened
     from stillwatch.secret import Secret

@@ -26,8 +26,8 @@ LAYERS = (
     ("card", "simulate", "evaluation", "protection"),
     ("serving",),
     ("gateway_demo",),
-    ("cli", "cli_bench", "cli_canary", "cli_demo", "cli_options", "cli_policy", "cli_prove", "cli_serving", "cli_state", "cli_trust",
-     "cli_watermark", "console"),
+    ("cli", "cli_bench", "cli_canary", "cli_demo", "cli_options", "cli_policy", "cli_prove", "cli_serving", "cli_state",
+     "cli_trust", "cli_watermark", "console"),
     ("reference", "__main__"),
 )  # fmt: skip
 """From the bottom. A module may import from its own layer and those below; a new one is given its place here."""

@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 from stillwatch import plugins
 from stillwatch.errors import UsageError
 from stillwatch.protection import traces
+from stillwatch.protection.canaries import derive
 from stillwatch.protection.reasoning import Binding, Bounds, Keyring, Malformed, OtherSession, References
 from stillwatch.protection.traces import UNKEPT, Counts, Curtain, Rewriter, Rewriting, Showing, Shown, outlined, streams
 from stillwatch.protection.traces.opening import Opening
 from stillwatch.protection.traces.splicing import Place, spliced
+from stillwatch.secret import Secret
 from stillwatch.serving.decisions import Decisions, Table
 from stillwatch.serving.gateways import App, Caller, Gate, Receive, Scope, Send
 from stillwatch.serving.gateways.reasoning import Veil, conversation, veiled
@@ -778,6 +780,29 @@ def test_a_reference_ends() -> None:
     assert refused.status_code == 400 and "has ended" in refused.json()["error"]["message"]
     dropping = veiled(Upstream(whole("anthropic").encode()), gate(), Veil(ending, drops=True))
     assert call(dropping, "/v1/messages", next_request("anthropic", told)).status_code == 200
+
+
+def test_canaries_go_into_whole_answers_of_campaigns_under_action_alone_and_are_counted() -> None:
+    canary = derive(Secret("m" * 48), "camp-1", "placeholder/python")
+    code = "```python\ndef foo(): ...\n```"
+    raw = json.dumps({"choices": [{"message": {"role": "assistant", "content": code}}]}).encode()
+    made = veil(canaries=lambda campaign: [canary] if campaign == "camp-1" else [])
+    app = veiled(Upstream(raw), gate(), made)
+    said = call(app, "/v1/chat/completions", first_request("openai_chat")).json()["choices"][0]["message"]["content"]
+    assert said == code.replace("foo", canary.target)
+    for who in ("watched", "nobody"):
+        assert call(app, "/v1/chat/completions", first_request("openai_chat"), who=who).content == raw
+    named = {**first_request("openai_chat"), "messages": [{"role": "user", "content": "what is foo?"}]}
+    assert call(app, "/v1/chat/completions", named).content == raw
+    assert (
+        call(veiled(Upstream(raw), gate(), veil()), "/v1/chat/completions", first_request("openai_chat")).content == raw
+    )
+    stream = sse(chunk({"content": code}), "[DONE]")
+    streamed = veiled(Upstream(stream, "text/event-stream"), gate(), made)
+    assert call(streamed, "/v1/chat/completions", first_request("openai_chat")).content == stream
+    (deed,) = made.tally.deeds()
+    assert deed.subject == "camp-1" and deed.facts["answers"] == 1
+    assert deed.facts["positions"] == {canary.canary_id: 1} and deed.facts["left"] == {"asked": 1}
 
 
 def test_the_caller_is_who_the_gateway_says() -> None:

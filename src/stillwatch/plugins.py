@@ -1,9 +1,9 @@
 """How plug-ins are found: by walking our own folder, and by entry point for other people's packages.
 
-A plug-in is a module with one constant, named after its kind: ``ADAPTER``, ``FINGERPRINT``, ``DETECTOR``,
-``RESPONDER`` or ``REWRITER``, with a ``name`` that is unique within the kind. Modules of our folders without that
-constant are their support, no plug-ins. Others declare ``[project.entry-points."stillwatch.detectors"]``, pointing at such a module or at
-the constant itself.
+A plug-in is a module with one constant, named after its kind: ``ADAPTER``, ``FINGERPRINT``, ``DETECTOR``, ``RESPONDER`` or
+``REWRITER``, with a ``name`` that is unique within the kind. Modules of our folders without that constant are their support,
+no plug-ins. Others declare ``[project.entry-points."stillwatch.detectors"]``, pointing at such a module or at the constant
+itself.
 """
 
 from __future__ import annotations

@@ -75,9 +75,8 @@ def _behind(opened: Opened, rows: Sequence[list[int]], shared: int) -> torch.Ten
     """Sums of log-likelihoods of what stands behind the first ``shared`` tokens, which are the same in all rows and read once."""
     before, read = shared - 1, None
     if before:
-        read = getattr(
-            opened.model(input_ids=torch.tensor([rows[0][:before]]), use_cache=True), "past_key_values", None
-        )
+        said = opened.model(input_ids=torch.tensor([rows[0][:before]]), use_cache=True)
+        read = next((said[name] for name in ("cache", "past_key_values") if name in said), None)
     if not hasattr(read, "batch_repeat_interleave"):
         # A model that keeps what it read in another form reads the question with each name: the same for all, so no rank changes.
         before, read = 0, None

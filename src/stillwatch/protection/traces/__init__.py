@@ -113,8 +113,6 @@ class Counts:
     """Traces that no reference was given for."""
     unreadable: int = 0
     """Events and answers that were no JSON, or too long, and were not passed on."""
-    planted: int = 0
-    """Positions of an answer that a canary was put into."""
 
 
 class Rewriting:

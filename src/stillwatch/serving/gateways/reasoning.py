@@ -15,15 +15,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from stillwatch.protection.canaries import Canary
+from stillwatch.protection.planting import Tally, planted_in
 from stillwatch.protection.reasoning import Binding, Malformed, References, Refused
 from stillwatch.protection.traces import HEADER, Counts, Curtain, Rewriting, Showing, Shown, streams
 from stillwatch.protection.traces.opening import Opening
+from stillwatch.protection.traces.splicing import Place, spliced
 from stillwatch.responders import ladder
 from stillwatch.serving.dialects import dialect_of, line
 from stillwatch.serving.gateways import App, Caller, Gate, Message, Receive, Scope, Send, caller, headers_of, respond
@@ -47,6 +50,9 @@ class Veil:
     ``session`` names a request's session, by what the gateway knows; without it a session is a conversation, by how it begins.
     A reference that is refused is answered 400, or where it ``drops`` left out with its reasoning. ``most`` is the largest answer
     that is looked through, in bytes, ``longest`` the longest reasoning held while it comes in, in characters.
+
+    ``canaries`` gives those of a campaign under action, which are then put into its whole answers (never into streams) and
+    counted in ``tally`` for the audit; without it none are.
     """
 
     references: References
@@ -57,6 +63,8 @@ class Veil:
     most: int = 64 << 20
     longest: int = 1 << 20
     counts: Counts = field(default_factory=Counts)
+    canaries: Callable[[str], Sequence[Canary]] | None = None
+    tally: Tally = field(default_factory=Tally)
 
     def showing(self, held: InForce | None) -> Showing:
         """What is shown to whom this is in force for."""
@@ -108,14 +116,14 @@ def veiled(app: App, gate: Gate, veil: Veil, identify: Identify | None = None) -
             return await app(scope, receive, send)
         most, counts = gate.wiring.body_bytes, gate.decisions.counts
         read = await read_request(receive, headers, most, counts) if is_posted else Read()
-        turn = _Turn(veil, showing, who, dialect_of(path, headers, gate.wiring.dialect), scope)
+        turn = _Turn(veil, showing, who, dialect_of(path, headers, gate.wiring.dialect), scope, held)
         try:
             scope, receive = turn.asked(read, receive)
         except Refused as e:
             status, body = turn.refusal(e)
             return await respond(send, status, {"content-type": "application/json"}, body)
         if showing.shown is not Shown.FULL:
-            scope, send = _plain(scope), _Answer(turn, turn.curtain(read.body), send)
+            scope, send = _plain(scope), _Answer(turn, turn.curtain(read.body), send, read.body)
         await app(scope, receive, send)
 
     return layered
@@ -138,6 +146,7 @@ class _Turn:
     who: Caller
     dialect: str
     scope: Scope
+    held: InForce | None
 
     def asked(self, read: Read, receive: Receive) -> tuple[Scope, Receive]:
         """The request with its references opened; as it came where there are none, or nothing could be read."""
@@ -168,6 +177,17 @@ class _Turn:
         seal = partial(veil.references.seal, binding=binding) if binding else None
         return Curtain(self.showing, seal, veil.rewriting, veil.longest, veil.counts)
 
+    def planted(self, raw: bytes, request: Request | None) -> bytes:
+        """A whole answer with the canaries of the campaign that it goes to; as it is where there are none, or it was a batch."""
+        veil, held = self.veil, self.held
+        is_under_action = held is not None and held.rung.height >= Rung.PROTECT.height
+        if veil.canaries is None or held is None or not is_under_action or request is None or "requests" in request:
+            return raw
+        place = Place.of(raw.decode("utf-8"))
+        edits, done = planted_in(place, request, self.dialect, veil.canaries(held.campaign_id))
+        veil.tally.add(held.campaign_id, done)
+        return spliced(place.text, edits).encode("utf-8") if edits else raw
+
     def refusal(self, fault: Refused) -> tuple[int, bytes]:
         """Status and body that tell a client its reference is refused; the same for reasons that are none of its business."""
         return self.error(400, "invalid_request_error", f"{fault.told} Leave it out of the request.", REFUSED)
@@ -196,8 +216,8 @@ def _plain(scope: Scope) -> Scope:
 class _Answer:
     """Sends an answer on, behind its curtain."""
 
-    def __init__(self, turn: _Turn, curtain: Curtain, send: Send) -> None:
-        self._turn, self._curtain, self._send = turn, curtain, send
+    def __init__(self, turn: _Turn, curtain: Curtain, send: Send, request: Request | None) -> None:
+        self._turn, self._curtain, self._send, self._request = turn, curtain, send, request
         self._start: Message = {}
         self._kind = ""
         self._events: streams.Events | None = None
@@ -256,6 +276,8 @@ class _Answer:
             if self._kind in ("json", "lines"):
                 return await self._fail("it is no JSON")
             body = raw
+        else:
+            body = turn.planted(body, self._request) if self._kind == "json" and body.strip() else body
         length = (b"content-length", str(len(body)).encode())
         await self._send({**self._start, "headers": [*self._start["headers"], length]})
         await self._send({"type": "http.response.body", "body": body})
