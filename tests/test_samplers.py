@@ -200,14 +200,14 @@ def test_gumbel_does_not_end_in_loops(model: Any) -> None:
     from stillwatch.protection.samplers import lean
 
     mark = key(Kind.GUMBEL, width=1)
-    kept = len(set(written(model, [mark], length=200)[0].tolist()))
+    kept = len(set(written(model, [mark], length=120)[0].tolist()))
 
     class Naive:
         def __call__(self, ids: Any, scores: Any) -> Any:
             return lean(scores, ids[:, -1:], mark)
 
-    looped = len(set(written(model, [None], length=200, logits_processor=[Naive()])[0].tolist()))
-    assert kept > 3 * looped
+    looped = len(set(written(model, [None], length=120, logits_processor=[Naive()])[0].tolist()))
+    assert kept > 2 * looped
 
 
 def test_generate_warps_after_our_turn_so_gumbel_is_given_the_warpers(model: Any) -> None:
@@ -237,11 +237,11 @@ def test_warpers_are_those_of_generate(model: Any) -> None:
                 ids, scores
             ).argmax()
         )
-        for n in range(600)
+        for n in range(400)
     ]
     counts, at = np.bincount(drawn, minlength=VOCABULARY), left > 0
     assert counts[~at].sum() == 0
-    assert stats.chisquare(counts[at], 600 * left[at] / left.sum()).pvalue > 1e-3
+    assert stats.chisquare(counts[at], 400 * left[at] / left.sum()).pvalue > 1e-3
 
 
 def test_greedy_text_carries_a_bernoulli_key(model: Any) -> None:
