@@ -230,9 +230,11 @@ def test_power_of_texts_is_stated_below_what_is_then_found() -> None:
 
 
 def test_the_chance_is_that_of_both_halves() -> None:
-    told = power.least([dict.fromkeys(power.SHARES, 20.0), dict.fromkeys(power.SHARES, 5.0)], 1e-6, 200)
-    assert told[0].z == 5.0 and told[0].needed == pytest.approx(6.18, abs=0.01) and told[0].chance < 0.2
-    assert power.least([dict.fromkeys(power.SHARES, 20.0)] * 2, 1e-6, 1)[0].chance > 0.999
+    sure, weak = dict.fromkeys(power.SHARES, 20.0), dict.fromkeys(power.SHARES, 5.0)
+    told = power.least([sure, weak], [sure, sure], 1e-6, 200)[0]
+    assert (told.z, told.perfect, told.needed) == (5.0, 20.0, pytest.approx(6.18, abs=0.01))
+    assert told.chance < 0.2
+    assert power.least([sure, sure], [sure, sure], 1e-6, 1)[0].chance > 0.999
 
 
 # The whole test

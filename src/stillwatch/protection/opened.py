@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from stillwatch.errors import InputRejected
 from stillwatch.protection.differences import Differences, Floats, fresh, numbered, weights_of
@@ -62,6 +63,7 @@ def load(folder: Path) -> Opened:
     """The model in a folder that ``suspects.check_folder`` has let pass: local files, safetensors, no code of its own is run.
     InputRejected where it cannot be loaded."""
     local = {"local_files_only": True, "trust_remote_code": False}
+    logging.disable_progress_bar()  # how far a test has come, it says itself
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **local)
         tokenizer = AutoTokenizer.from_pretrained(folder, **local) if (folder / "tokenizer.json").exists() else None

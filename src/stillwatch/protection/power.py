@@ -26,17 +26,19 @@ from stillwatch.protection.differences import Differences, favoured_of
 from stillwatch.protection.keys import Key, Kind
 
 SHARES = (1.0, 0.5, 0.1, 0.05, 0.01)
-UPTAKE = 0.1
+UPTAKE = 0.15
 """Part of a perfect student's leaning that is counted on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """At this ``share`` of watermarked training text: the ``z`` to expect in the weaker half, and the least ``chance`` that both
-    halves fire. ``needed``: the z that fires after Holm's correction, about."""
+    """At this ``share`` of watermarked training text: the least ``z`` to expect in the weaker half, and the least ``chance`` that
+    both halves fire. ``perfect``: what a student that takes up everything would show. ``needed``: the z that fires after Holm's
+    correction, about."""
 
     share: float
     z: float
+    perfect: float
     needed: float
     chance: float
 
@@ -45,6 +47,7 @@ class Expected:
         return {
             "share": self.share,
             "z": round(self.z, 2),
+            "z_perfect": round(self.perfect, 2),
             "z_needed": round(self.needed, 2),
             "chance": round(self.chance, 3),
         }
@@ -65,13 +68,17 @@ def expected(signal: Differences, noise: float, key: Key, uptake: float = UPTAKE
     return {s: uptake * s * leaning / size if size else 0.0 for s, size in sizes.items()}
 
 
-def least(halves: Sequence[dict[float, float]], threshold: float, hypotheses: int) -> tuple[Expected, ...]:
-    """What both halves of a test can be expected to show: the weaker one's z, and by the union bound the chance of both."""
+def least(
+    halves: Sequence[dict[float, float]], perfect: Sequence[dict[float, float]], threshold: float, hypotheses: int
+) -> tuple[Expected, ...]:
+    """What both halves of a test can be expected to show, at least and at best: the weaker one's z, and by the union bound the
+    chance of both."""
     z_needed = needed(threshold, hypotheses)
     told = []
     for share in SHARES:
         missed = sum(0.5 * math.erfc((h[share] - z_needed) / math.sqrt(2)) for h in halves)
-        told.append(Expected(share, min(h[share] for h in halves), z_needed, max(0.0, 1 - missed)))
+        z, best = (min(h[share] for h in told_of) for told_of in (halves, perfect))
+        told.append(Expected(share, z, best, z_needed, max(0.0, 1 - missed)))
     return tuple(told)
 
 

@@ -23,7 +23,7 @@ from stillwatch.protection.differences import Differences, of_counts, of_text
 from stillwatch.protection.keys import Key, Scheme, derive
 from stillwatch.protection.opened import Aligned, Limits, Opened
 from stillwatch.protection.outcomes import Outcome, Statistic
-from stillwatch.protection.power import expected, leant_counts, least
+from stillwatch.protection.power import UPTAKE, expected, leant_counts, least
 from stillwatch.protection.registration import Registration, check
 from stillwatch.protection.sequences import Pairs, Sequences
 from stillwatch.protection.suspects import Form, Material, Text, Texts, material, texts, tokenizer_material
@@ -267,14 +267,17 @@ def foresee(bench: Bench, schemes: Sequence[Scheme], hypotheses: int, threshold:
         for suspect in bench.inputs.suspects:
             halves = bench.halves(suspect, scheme.width)
             noise = [float(h.differences.value @ h.differences.value) for h in halves]
-            z = [expected(s, n, rehearsal) for (s, _), n in zip(signals, noise, strict=True)]
+            z, perfect = (
+                [expected(s, n, rehearsal, uptake) for (s, _), n in zip(signals, noise, strict=True)]
+                for uptake in (UPTAKE, 1.0)
+            )
             told.append(
                 {
                     "suspect": suspect.name,
                     "scheme": scheme.text(),
                     "entropy_nats": round(min(e for _, e in signals), 3),
                     "positions": [h.differences.positions for h in halves],
-                    "expected": [e.to_dict() for e in least(z, threshold, hypotheses)],
+                    "expected": [e.to_dict() for e in least(z, perfect, threshold, hypotheses)],
                 }
             )
     return tuple(told)
