@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -813,6 +814,25 @@ def test_the_caller_is_who_the_gateway_says() -> None:
 def chunks() -> Iterator[bytes]:
     for event in STREAMS["openai_chat"]:
         yield sse(event)
+
+
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "protection.md").read_text(encoding="utf-8")
+    code = page.partition("\n## Reasoning\n")[2].partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    upstream = Upstream(whole("anthropic").encode())
+    for _ in range(2):  # the second time with the keys of the first
+        told: dict[str, Any] = {"upstream": upstream}
+        exec(code.replace("async def gateway(scope, receive, send): ...", "gateway = upstream"), told)
+        named = told["app"]
+
+        async def asked(scope: Scope, receive: Receive, send: Send, app: App = named) -> None:
+            await app({**scope, "user": "acme"}, receive, send)
+
+        assert call(asked, "/v1/messages", first_request("anthropic")).content == upstream.raw
+        told["gate"].decisions.replace(TABLE)
+        assert SECRET not in call(asked, "/v1/messages", first_request("anthropic")).text
+    assert len((tmp_path / "reasoning.keys").read_text().split()) == 2
 
 
 def test_a_piece_of_the_answer_goes_on_as_soon_as_it_has_come() -> None:

@@ -100,17 +100,17 @@ def check(
     Examples:
 
         stillwatch canary check home suspect-model/
-        stillwatch canary check home suspect-model/ --reference own-model/ --decoys 4999
-        stillwatch canary check home answers.jsonl --json
+        stillwatch canary check home suspect-model/ --reference own-model/
+        stillwatch canary check home answers.jsonl --decoys 4999 --json
 
-    Of weights it is asked how likely each name is; of texts, how many each stands in: ask
-    the suspect what list shows, often, and write down its answers, with `prompt` and `text`. What is tested is in
-    the ledger before it begins. Who knows a campaign's canaries has learnt from its
-    outputs, which others may have sold or posted; who does not is not cleared by that.
+    Of weights it is asked how likely each name is; of texts, in how many each stands:
+    ask the suspect what list shows, often, and write down `prompt` and `text`. What is
+    tested is in the ledger before it begins. Who knows a campaign's canaries has learnt
+    from its outputs, which others may have sold or posted; who does not is not cleared.
 
-    Exit codes: 0 nothing can be said; 1 a campaign's canaries are known; 2 the command or the
-    suspect cannot be used, or there are no canaries; 3 nothing could be read; 5 the ledger or
-    the master secret is damaged, or another process has the ledger.
+    Exit codes: 0 nothing can be said; 1 a campaign's canaries are known; 2 the command or
+    the suspect cannot be used, or there are no canaries; 3 nothing could be read; 5 the
+    ledger or the master secret is damaged, or another process has the ledger.
 
     Parameters
     ----------
