@@ -57,8 +57,7 @@ def register(folder: Path, home: Path, out: Path, suspect: str, *more: str) -> i
 def prove(folder: Path, home: Path, out: Path, suspect: str, *more: str) -> int:
     return cli.main(
         ["prove", str(folder / suspect), "--registration", str(out / "r.json"), "--home", str(home),
-         "--served", str(folder / "served.jsonl"), "--reference", str(folder / "own"), "--out", str(out / "proof"),
-         "--quiet", *more]
+         "--out", str(out / "proof"), "--quiet", *more]
     )  # fmt: skip
 
 

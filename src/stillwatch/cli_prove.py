@@ -38,7 +38,7 @@ def register(
     *,
     home: Path,
     reference: Path,
-    out: Path,
+    out: Path = Path("registration.json"),
     served: Path | None = None,
     tokenizer: Path | None = None,
     key: Several = (),
@@ -52,10 +52,8 @@ def register(
 
     Examples:
 
-        stillwatch prove register suspect/ --served served.jsonl \\
-            --reference own-model/ --home home --out registration.json
-        stillwatch prove register said.jsonl --tokenizer own-model/ \\
-            --reference own-texts.jsonl --home home --out registration.json
+        stillwatch prove register new/ --home h --served t.jsonl --reference own/
+        stillwatch prove register s.txt --home h --reference o.txt --tokenizer own/
 
     The registration is signed with the ledger's key, and its digest is written
     into the ledger of watermark keys. No key is used for it: what the test could
@@ -121,7 +119,7 @@ def register(
         try:
             made = registrations.Registration(
                 registrations.now_text(), me(), found.suspects, found.served, found.reference, found.tokenizer, keys,
-                statistics, chosen, readings, (), registrations.threshold_after(earlier),
+                statistics, chosen, readings, (), registrations.threshold_after(earlier), inputs.places,
             )  # fmt: skip
         except ValueError as e:
             raise UsageError(str(e), hint="stillwatch prove register --help") from e
@@ -133,7 +131,7 @@ def register(
         for reject in counted.rejects:
             _say(str(reject))
     print(text if json_ else _registered(made, earlier), end="")
-    _say(f"next: stillwatch prove {' '.join(map(str, suspects))} --registration {out} --home {home} --out DIR")
+    _say(f"next: stillwatch prove {' '.join(map(str, suspects))} --registration {out} --home {home} --out proof")
     return 0
 
 
@@ -143,8 +141,8 @@ def prove(
     *,
     registration: Path,
     home: Path,
-    reference: Path,
     out: Path,
+    reference: Path | None = None,
     served: Path | None = None,
     tokenizer: Path | None = None,
     json_: JsonFlag = False,
@@ -154,10 +152,7 @@ def prove(
 
     Examples:
 
-        stillwatch prove suspect/ --registration registration.json \\
-            --served served.jsonl --reference own-model/ --home home --out proof
-        stillwatch prove said.jsonl --registration registration.json \\
-            --tokenizer own-model/ --reference own-texts.jsonl --home home --out proof
+        stillwatch prove new/ --registration registration.json --home h --out proof
 
     Register the test first: stillwatch prove register --help. That it was made, and
     its verdict, is written into the ledger too.
@@ -180,14 +175,14 @@ def prove(
         What prove register wrote.
     home
         The folder it was registered in: the ledger of watermark keys and the master secret.
-    reference
-        As registered.
     out
         Folder for the report.
+    reference
+        Where the reference lies now; else where it was registered. The same for the next two.
     served
-        As registered.
+        Where the served text lies now.
     tokenizer
-        As registered.
+        Where the tokenizer lies now.
     json_
         Print proof.json to stdout.
     quiet
@@ -208,7 +203,8 @@ def prove(
     ledger, master = Ledger.read(place.watermarks), master_secret(place.watermark_key)
     keys = [ledger.key(k.key_id, master) for k in registered.keys]
     with Progress(quiet=quiet) as progress:
-        found = prove(registered, Inputs(tuple(suspects), reference, served, tokenizer), keys, progress)
+        inputs = Inputs.at(tuple(suspects), registered.places, reference, served, tokenizer)
+        found = prove(registered, inputs, keys, progress)
     with Book(place.watermarks, signer) as book:
         verdicts = {sha256: str(j.verdict) for sha256, j in found.judged.items()}
         book.record(registrations.MADE, registered.digest, me(), {"verdicts": verdicts})

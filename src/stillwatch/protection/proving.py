@@ -45,6 +45,29 @@ class Inputs:
     served: Path | None = None
     tokenizer: Path | None = None
 
+    @classmethod
+    def at(
+        cls,
+        suspects: tuple[Path, ...],
+        places: Mapping[str, str],
+        reference: Path | None,
+        served: Path | None,
+        tokenizer: Path | None,
+    ) -> Inputs:
+        """As given, and where nothing is, in the ``places`` that were registered; UsageError where there is no reference."""
+        given = {"reference": reference, "served": served, "tokenizer": tokenizer}
+        found = {n: p or (Path(places[n]) if n in places else None) for n, p in given.items()}
+        own = found.pop("reference")
+        if own is None:
+            raise UsageError("no reference given", hint="--reference: what was registered as such")
+        return cls(suspects, own, **found)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where all but the suspects lie, as absolute paths."""
+        given = {"reference": self.reference, "served": self.served, "tokenizer": self.tokenizer}
+        return {n: str(p.resolve()) for n, p in given.items() if p}
+
 
 @dataclass(frozen=True, slots=True)
 class Materials:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,6 +92,8 @@ class Registration:
     readings: Mapping[str, int]
     power: tuple[Mapping[str, Any], ...]
     threshold: float = THRESHOLD
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where reference, served text and tokenizer lay: for convenience, since hashes decide."""
 
     def __post_init__(self) -> None:
         if not self.suspects or not self.keys or not self.statistics:
@@ -133,6 +135,7 @@ class Registration:
             "keys": [asdict(k) for k in self.keys],
             "statistics": list(self.statistics),
             "readings": dict(self.readings),
+            "places": dict(self.places),
             "power": [dict(p) for p in self.power],
             "hypotheses": self.hypotheses,
         }
