@@ -27,7 +27,7 @@ from stillwatch.protection.bench.measured import (  # noqa: E402
     ratio,
     worst,
 )
-from stillwatch.protection.bench.students import Examination, School  # noqa: E402
+from stillwatch.protection.bench.students import Examination, Gauge, School, _rested  # noqa: E402
 from stillwatch.protection.bench.tasks import TASKS, drawn  # noqa: E402
 from stillwatch.protection.bench.visible import area, told_apart  # noqa: E402
 from stillwatch.protection.keys import Scheme, derive  # noqa: E402
@@ -107,6 +107,8 @@ def test_the_page_says_so_where_withholding_helps():
         {("rambling", "full", "naive"): [0.5, 0.52, 0.51], ("rambling", "withheld", "naive"): [1.0, 0.99, 1.0]}
     )
     assert "rambling, withheld: it HELPS the student (DE 1.9" in page(helped, ())
+    never = made({("rambling", "full", "naive"): [0.0, 0.01, 0.0], ("rambling", "withheld", "naive"): [1.0, 0.99, 1.0]})
+    assert "rambling, withheld: it HELPS the student, which is right 99.7%" in page(never, ())
     assert "HELPS" not in page(made(BASE | {("sums", "withheld", "naive"): [0.1, 0.1, 0.1]}), ())
 
 
@@ -164,6 +166,13 @@ def test_a_student_learns_what_it_is_shown_and_is_trained_once():
     assert school.student(Haul(shown, 1500, own=5)) is student
     wrong = replace(shown, answers=np.roll(shown.answers, 1, axis=0))
     assert School(exam, Course(60, 1), 1).student(Haul(wrong, 1500)).accuracy < 0.1
+
+
+def test_who_rests_is_given_time_and_who_gains_in_anything_does_not_rest():
+    rest, fewer = Gauge(1.0, 0.5, 0.1), Gauge(1.0, 0.49, 0.1)
+    assert fewer.gained(rest) and not rest.gained(rest)
+    assert Gauge(1.0, 0.5, 0.13).gained(rest) and Gauge(0.98, 0.5, 0.1).gained(rest)
+    assert [_rested(s) for s in ([rest], [rest] * 3, [rest, rest, fewer], [rest, fewer, fewer])] == [0, 2, 0, 1]
 
 
 def test_soft_labels_are_learnt_as_what_was_drawn_is():

@@ -62,12 +62,12 @@ _ALL = (
 SIZES = {
     "small": Size(
         queries=1500, taught=2500, held=400, own=100,
-        teacher=Course(350, 5, after=1), student=Course(300, 4),
+        teacher=Course(350, 6, after=1), student=Course(300, 6),
         tasks=("sums", "rambling"), defences=("full", "withheld"), attackers=("naive",),
     ),
     "full": Size(
         queries=1500, taught=3000, held=1000, own=200,
-        teacher=Course(400, 6, after=1), student=Course(300, 4),
+        teacher=Course(400, 6, after=1), student=Course(300, 6),
         tasks=tuple(TASKS), defences=_ALL, attackers=tuple(ATTACKERS),
     ),
 }  # fmt: skip

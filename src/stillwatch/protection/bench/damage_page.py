@@ -43,13 +43,23 @@ def sayings(measured: Measured) -> list[str]:
 
 def _of_task(measured: Measured, task: str) -> Iterator[str]:
     if not learnt(measured, task):
-        base = accuracy_of(measured, task, "full").value
-        yield f"{task}: the student of full outputs is right {base:.1%} (chance {measured.chance(task):.1%}): it did not \
-learn, so nothing here is said of a defence."
+        yield from _unlearnt(measured, task)
         return
     for defence in measured.defences(task):
         if defence != "full":
             yield f"{task}, {defence}: {verdict(measured, task, defence)}."
+
+
+def _unlearnt(measured: Measured, task: str) -> Iterator[str]:
+    base = accuracy_of(measured, task, "full")
+    yield (
+        f"{task}: the student of full outputs is right {base.value:.1%} (chance {measured.chance(task):.1%}): it did not "
+        "learn, so no defence is said to cost it anything."
+    )
+    for defence in measured.defences(task):
+        found = accuracy_of(measured, task, defence)
+        if found.low > base.high:
+            yield f"{task}, {defence}: it HELPS the student, which is right {found.value:.1%} of the time with it."
 
 
 def verdict(measured: Measured, task: str, defence: str) -> str:

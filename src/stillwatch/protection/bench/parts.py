@@ -58,7 +58,7 @@ PARTS = {
     "cost": Part("time and likelihood", cost, {"full": 4, "small": 0.5}),
 }
 NAMES = (*PARTS, DAMAGE)
-DAMAGE_MINUTES = {"full": 12.0, "small": 2.0}
+DAMAGE_MINUTES = {"full": 25.0, "small": 2.0}
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Teachers and students of generated tasks: trained until nothing more is gained, and marked to the letter.
 
 A student that has not finished learning says nothing of a defence. So training goes in rounds: it ends where the student is
-right nearly always, or where a whole further round changed nothing: not accuracy, not the loss on outputs kept apart, and not
+right nearly always, or where several further rounds changed nothing: not accuracy, not the loss on outputs kept apart, and not
 that of their answers alone (in a long trace of noise it is lost in the whole). One that was stopped by the last round
 while it still gained is not ``settled``, and is reported as such. What may learn suddenly after a long rest, nobody sees.
 """
@@ -9,8 +9,9 @@ while it still gained is not ``settled``, and is reported as such. What may lear
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -90,18 +91,23 @@ class School:
 
 
 def taught(problems: Problems, watched: Problems, course: Course, seed: int) -> tuple[Teacher, bool]:
-    """A teacher that learnt the task from right traces, and whether it had finished."""
-    model, _, settled = trained(whole(problems), course, watched, seed)
+    """A teacher that learnt the task from right traces, and whether it had finished. What stands behind ``:`` counts for it as
+    much as the whole trace: a provider makes sure of its answers."""
+    model, _, settled = trained(whole(problems), course, watched, seed, evenly=True)
     return Teacher(model, (problems.steps.shape[1], problems.steps.shape[2]), problems.answers.shape[1]), settled
 
 
 def trained(
-    outputs: Outputs, course: Course, watched: Problems, seed: int
+    outputs: Outputs, course: Course, watched: Problems, seed: int, *, evenly: bool = False
 ) -> tuple[PreTrainedModel, tuple[float, ...], bool]:
-    """A model of these outputs, its loss after each round, and whether it had finished learning."""
+    """A model of these outputs, its loss after each round, and whether it had finished learning. ``evenly``: traces and answers
+    count alike, however long they are; otherwise tokens do."""
     if len(outputs) < 2:
         raise ValueError(f"{len(outputs)} outputs are none to learn from")
     told, weigh, shares = lesson(outputs)
+    if evenly:
+        behind = weigh * _behind(told)
+        weigh = weigh + behind * (weigh.sum() / behind.sum() - 2).clamp(min=0)
     apart = max(1, min(MOST_APART, round(APART * len(outputs))))
     model = small(len(ALPHABET), width=course.width, context=_context(outputs), seed=seed)
     stood: list[Gauge] = []
@@ -120,10 +126,21 @@ def trained(
         loss, answers = _losses(model, told[:apart], weigh[:apart])
         stood.append(Gauge(loss, answers, marked(model, outputs, watched)))
         mastered += stood[-1].accuracy >= MASTERED
-        idle = not mastered and len(stood) > 1 and not stood[-1].gained(stood[-2])
-        if mastered > course.after or idle:
+        if mastered > course.after or (not mastered and _rested(stood) >= course.patience):
             return model, tuple(g.loss for g in stood), True
     return model, tuple(g.loss for g in stood), mastered > 0
+
+
+def _rested(stood: Sequence[Gauge]) -> int:
+    """How many rounds in succession, up to the last, gained nothing on the one before them."""
+    gains = [new.gained(old) for old, new in pairwise(stood)]
+    return next((i for i, gained in enumerate(reversed(gains)) if gained), len(gains))
+
+
+def _behind(told: torch.Tensor) -> torch.Tensor:
+    """1 for tokens behind the first ``:`` of their row, else 0."""
+    seen = (told == THEN).cumsum(1)
+    return torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], 1).clamp(max=1).float()
 
 
 @torch.no_grad()
@@ -131,7 +148,7 @@ def _losses(model: PreTrainedModel, told: torch.Tensor, weigh: torch.Tensor) -> 
     """Nats a token: of responses, and of what stands behind their ``:``."""
     each = -model(told).logits[:, :-1].log_softmax(2).gather(2, told[:, 1:, None])[:, :, 0]
     counted = weigh[:, 1:]
-    behind = counted * ((told == THEN).cumsum(1)[:, :-1] > 0)
+    behind = counted * _behind(told)[:, 1:]
     all_of_it, answers = (float((each * w).sum() / w.sum().clamp(min=1)) for w in (counted, behind))
     return all_of_it, answers
 

@@ -143,7 +143,7 @@ def _tables(rng: np.random.Generator, count: int) -> Problems:
 
 def _rambling(rng: np.random.Generator, count: int) -> Problems:
     digits = rng.integers(0, 10, (count, 5))
-    noise = rng.integers(0, 10, (count, 5, 4))
+    noise = rng.integers(0, 10, (count, 3, 4))
     return _problems(rng, digits + FIGURE, noise + FIGURE, digits[:, ::-1] + FIGURE)
 
 
@@ -168,7 +168,7 @@ TASKS = {
         Task("tables", "how many of five rows of a table have a key; the trace goes row by row", _tables),
         Task(
             "rambling",
-            "five digits backwards; the trace is 20 digits that say nothing, and tokens are paid for",
+            "five digits backwards; the trace is 12 digits that say nothing, and tokens are paid for",
             _rambling,
             10,
         ),
