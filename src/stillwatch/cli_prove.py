@@ -241,7 +241,7 @@ def _registered(made: Registration, earlier: int) -> str:
         lines.append(f"the {earlier + 1}. test of this suspect: the threshold is lower for it")
     for power in made.power:
         lines.append(
-            f"{json.dumps(power['suspect'])[1:-1]}: share of training text, z at least and at best, chance to fire at least"
+            f"{json.dumps(power['suspect'])[1:-1]}: share of training text, z expected and at best, chance to fire"
         )
         lines += [
             f"  {e['share']:>5.0%}  {e['z']:>6.1f}  {e['z_perfect']:>6.1f}  {e['chance']:.0%}"

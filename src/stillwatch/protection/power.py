@@ -71,8 +71,8 @@ def expected(signal: Differences, noise: float, key: Key, uptake: float = UPTAKE
 def least(
     halves: Sequence[dict[float, float]], perfect: Sequence[dict[float, float]], threshold: float, hypotheses: int
 ) -> tuple[Expected, ...]:
-    """What both halves of a test can be expected to show, at least and at best: the weaker one's z, and by the union bound the
-    chance of both."""
+    """What both halves of a test can be expected to show, of a student such as ours and at best: the weaker one's z, and by the
+    union bound the chance of both."""
     z_needed = needed(threshold, hypotheses)
     told = []
     for share in SHARES:
