@@ -168,9 +168,9 @@ TASKS = {
         Task("tables", "how many of five rows of a table have a key; the trace goes row by row", _tables),
         Task(
             "rambling",
-            "five digits backwards; the trace is 12 digits that say nothing, and tokens are paid for",
+            "five digits backwards; the trace is 12 digits that say nothing, and tokens are dear",
             _rambling,
-            10,
+            2,
         ),
     )
 }
