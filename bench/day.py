@@ -32,14 +32,16 @@ from stillwatch.serving.judging import Status
 from stillwatch.simulate import default_world, parse_campaign, simulate
 
 JUDGED_S = 3600.0
-EVERY = "1h"
+EVERY, SHARE = "1h", "0.02"
+"""Length of a step, and what judging everything may take beside the schedule (by rows, not by the clock): the same for both."""
 FOUND = 1
 """What a replay ends with where there are campaigns."""
 
 
 def settings(world: Path) -> str:
     return (
-        f'[judge]\nevery = "{EVERY}"\ninterval = "1d"\ngrace = "10m"\nretention = "365d"\nfinal_scan = "always"\n'
+        f'[judge]\nevery = "{EVERY}"\nshare = {SHARE}\nfinal_scan = "always"\n'
+        'interval = "1d"\ngrace = "10m"\nretention = "365d"\n'
         f'accounts = "{world.absolute()}/accounts.parquet"\nmodels = "{world.absolute()}/models.csv"\n'
     )
 
@@ -103,7 +105,7 @@ def replayed(out: Path) -> Path:
     world, result = out / "world", out / "replayed"
     command = [
         sys.executable, "-m", "stillwatch", "replay", str(world / "log"), "--accounts", str(world / "accounts.parquet"),
-        "--models", str(world / "models.csv"), "--every", EVERY, "--key", str(out / "home/keys/privacy.key"),
+        "--models", str(world / "models.csv"), "--every", EVERY, "--share", SHARE, "--key", str(out / "home/keys/privacy.key"),
         "--out", str(result), "--quiet",
     ]  # fmt: skip
     ended = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
