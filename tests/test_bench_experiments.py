@@ -55,7 +55,7 @@ MICRO = Size(
     pool=192,
     student_epochs=1,
 )
-MINUTES = 8
+MINUTES, USUAL_S = 8, 0.5
 """Of processor time that all of the small bench may take."""
 
 
@@ -277,4 +277,12 @@ def test_all_of_the_small_bench_holds(tmp_path):
     failing = [row for rows in found.values() for row in rows if not row.holds]
     assert not failing, told
     assert set(found) == set(parts.NAMES) and "Students (DE)" in told and (tmp_path / page.PICTURE).exists()
-    assert spent < MINUTES * 60, f"{spent:.0f} s"
+    assert spent < MINUTES * 60 * slowness(), f"{spent:.0f} s, at a slowness of {slowness():.2f}"
+
+
+def slowness() -> float:
+    """How many times longer than usual this machine takes for a fixed loop, 1 at least: a shared core may take twice as long."""
+    began, total = time.process_time(), 0
+    for i in range(5_000_000):
+        total += i
+    return max(1.0, (time.process_time() - began) / USUAL_S)
