@@ -21,6 +21,7 @@ pytest.importorskip("scipy")
 from tokenizers import Tokenizer  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
+from fixtures_bench import MICRO  # noqa: E402
 from stillwatch import cli  # noqa: E402
 from stillwatch.errors import InputRejected, UsageError  # noqa: E402
 from stillwatch.protection import opened  # noqa: E402
@@ -36,25 +37,14 @@ from stillwatch.protection.bench import (  # noqa: E402
     translated,
 )  # fmt: skip
 from stillwatch.protection.bench.corpus import Corpus  # noqa: E402
-from stillwatch.protection.bench.learning import SMALL, Lab, Size  # noqa: E402
+from stillwatch.protection.bench.learning import SMALL, Lab  # noqa: E402
 from stillwatch.protection.bench.models import small  # noqa: E402
 from stillwatch.protection.bench.reading import judged, of_weights  # noqa: E402
 from stillwatch.protection.bench.rows import Over, Row, Table, uniform  # noqa: E402
 from stillwatch.protection.keys import Scheme  # noqa: E402
 from stillwatch.protection.opened import Opened  # noqa: E402
 
-MICRO = Size(
-    vocabulary=300,
-    layers=1,
-    width=32,
-    heads=2,
-    length=32,
-    prompt=4,
-    teacher_epochs=1,
-    base_epochs=1,
-    pool=192,
-    student_epochs=1,
-)
+MICRO = replace(MICRO, pool=192)
 MINUTES, USUAL_S = 8, 0.5
 """Of processor time that all of the small bench may take."""
 

@@ -12,30 +12,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("scipy")
 
+from fixtures_bench import MICRO  # noqa: E402
 from stillwatch.errors import Terminal, UsageError  # noqa: E402
 from stillwatch.protection import outcomes  # noqa: E402
 from stillwatch.protection.bench import corpus as corpus_  # noqa: E402
 from stillwatch.protection.bench.corpus import Corpus, cleaned, corpus, rows  # noqa: E402
 from stillwatch.protection.bench.learning import Lab, Size  # noqa: E402
 from stillwatch.protection.bench.models import END, small, vocabulary_of  # noqa: E402
-from stillwatch.protection.bench.training import fresh_windows, generate, nll, rewritten, train  # noqa: E402
+from stillwatch.protection.bench.training import generate, nll, rewritten, train  # noqa: E402
 from stillwatch.protection.keys import Kind, Scheme, derive  # noqa: E402
+from stillwatch.protection.samplers import is_fresh  # noqa: E402
 from stillwatch.protection.sequences import Sequences, pairs_of  # noqa: E402
 from stillwatch.secret import Secret  # noqa: E402
 
 MASTER = Secret("a master secret for tests of the bench alone")
-MICRO = Size(
-    vocabulary=300,
-    layers=1,
-    width=32,
-    heads=2,
-    length=32,
-    prompt=4,
-    teacher_epochs=1,
-    base_epochs=1,
-    pool=96,
-    student_epochs=1,
-)
 
 
 def model(seed=0, vocabulary=50):
@@ -154,7 +144,7 @@ def test_windows_that_stood_there_before(width):
     for row in sequences.tolist():
         windows = [tuple(row[i : i + width]) for i in range(len(row) - width + 1)]
         slow.append(windows[-1] not in windows[:-1])
-    assert fresh_windows(sequences, width).tolist() == slow
+    assert is_fresh(sequences, 0, width).tolist() == slow
     assert 0 < sum(slow) < 200 or width == 1
 
 

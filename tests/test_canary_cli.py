@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stillwatch import cli
+from fixtures_verbs import Run, runner
 from stillwatch.entries import entries
-from stillwatch.protection.book import LEDGER_VARIABLE, MASTER_VARIABLE, master_secret
+from stillwatch.protection.book import master_secret
 from stillwatch.protection.canaries import Canary, lead_for, opened, prompt_for, read, words
 from stillwatch.serving.home import Home
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv(MASTER_VARIABLE, raising=False)
-    monkeypatch.delenv(LEDGER_VARIABLE, raising=False)
-
-    def ran(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main(["canary", *map(str, arguments)])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return ran
+    return runner("canary", capsys, monkeypatch)
 
 
 @pytest.fixture

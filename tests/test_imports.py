@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "stillwatch"
 LAYERS = (
     ("types", "errors"),
     ("config", "tables", "privacy", "windows", "kinds", "numbering", "plugins", "progress", "intervals",
-     "secret", "merkle", "notes"),
+     "secret", "merkle", "notes", "pages"),
     ("store",),
     ("adapters", "fingerprints", "detectors", "responders"),
     ("profiles", "folds", "wordings", "evidence", "clusters", "membership", "parting", "refining", "pivots", "cases",

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stillwatch import cli
+from fixtures_verbs import Run, runner
 from stillwatch.audit import public_key, verify
 from stillwatch.errors import UsageError
-from stillwatch.protection.book import LEDGER_VARIABLE, MASTER_VARIABLE
 from stillwatch.protection.engine_keys import read_keys
 from stillwatch.protection.keys import Kind
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv(MASTER_VARIABLE, raising=False)
-    monkeypatch.delenv(LEDGER_VARIABLE, raising=False)
-
-    def ran(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main(["watermark", *map(str, arguments)])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return ran
+    return runner("watermark", capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
-from stillwatch.cli_options import JsonFlag
+from stillwatch.cli_options import JsonFlag, on_a_line
 from stillwatch.cli_trust import me
 from stillwatch.cli_watermark import home_of, opened_book
 from stillwatch.errors import InputRejected, UsageError
@@ -195,8 +195,7 @@ def _tell(issued: Issued, json_: bool) -> None:
     if json_:
         print(json.dumps({"canary_id": issued.canary_id, **issued.facts(), "prompt": asked}, sort_keys=True))
     else:
-        # As JSON, so that no control character of a name reaches the terminal.
-        print(f"{issued.canary_id} {json.dumps(issued.campaign_id)[1:-1]}  {issued.trigger}  ask: {asked}")
+        print(f"{issued.canary_id} {on_a_line(issued.campaign_id)}  {issued.trigger}  ask: {asked}")
 
 
 def _tell_found(found: Sequence[Found], tested: Material, json_: bool) -> None:
@@ -208,9 +207,7 @@ def _tell_found(found: Sequence[Found], tested: Material, json_: bool) -> None:
     for f in found:
         ranks = " ".join(str(1 + r.better + r.tied) for r in f.ranked)
         verdict = _verdict(f)
-        print(
-            f"{json.dumps(f.campaign_id)[1:-1]}  {verdict}  p {f.adjusted:.2g}  ranks {ranks} of {f.ranked[0].decoys + 1}"
-        )
+        print(f"{on_a_line(f.campaign_id)}  {verdict}  p {f.adjusted:.2g}  ranks {ranks} of {f.ranked[0].decoys + 1}")
     if len(known) > 1:
         print(
             "several campaigns are known: look for one source of all their outputs before you accuse one",

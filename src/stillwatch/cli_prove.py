@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import sys
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from stillwatch.cli_options import Flag, JsonFlag
+from stillwatch.cli_options import Flag, JsonFlag, on_a_line
 from stillwatch.cli_trust import me
 from stillwatch.errors import UsageError
 
@@ -228,8 +227,7 @@ def _reported(found: Proof, registered: Registration, signer: Signer, out: Path,
         print(text, end="")
     else:
         for suspect in told["suspects"]:
-            # As JSON, so that no control character of a name reaches the terminal.
-            print(f"{json.dumps(suspect['name'])[1:-1]}: {json.dumps(suspect['sentence'], ensure_ascii=False)[1:-1]}")
+            print(f"{on_a_line(suspect['name'])}: {on_a_line(suspect['sentence'])}")
         print(f"the report: {(out / 'proof.html').resolve()}")
     accusing = any(j.verdict in (Verdict.LEARNT, Verdict.SEVERAL) for j in found.judged.values())
     return FIRES if accusing else 0
@@ -240,9 +238,7 @@ def _registered(made: Registration, earlier: int) -> str:
     if earlier:
         lines.append(f"the {earlier + 1}. test of this suspect: the threshold is lower for it")
     for power in made.power:
-        lines.append(
-            f"{json.dumps(power['suspect'])[1:-1]}: share of training text, z expected and at best, chance to fire"
-        )
+        lines.append(f"{on_a_line(power['suspect'])}: share of training text, z expected and at best, chance to fire")
         lines += [
             f"  {e['share']:>5.0%}  {e['z']:>6.1f}  {e['z_perfect']:>6.1f}  {e['chance']:.0%}"
             for e in power["expected"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from stillwatch.cli_options import JsonFlag
+from stillwatch.cli_options import JsonFlag, on_a_line
 from stillwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -365,7 +365,6 @@ def _tell_some(kind: str, lines: list[str]) -> None:
 
 def _line(entry: Entry) -> str:
     deed = entry.deed
-    # As JSON, so that no control character of a name or a reason reaches the terminal.
-    parts = [json.dumps(p)[1:-1] for p in (deed.event, deed.subject, f"{deed.who} ({deed.role})")]
+    parts = [on_a_line(p) for p in (deed.event, deed.subject, f"{deed.who} ({deed.role})")]
     facts = f"  {json.dumps(deed.facts, sort_keys=True)}" if deed.facts else ""
     return f"{entry.number:>7}  {entry.at:%Y-%m-%d %H:%M:%S}  {parts[0]:<22} {parts[1]}  by {parts[2]}{facts}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App
 
-from stillwatch.cli_options import Flag, JsonFlag
+from stillwatch.cli_options import Flag, JsonFlag, on_a_line
 from stillwatch.cli_trust import me
 from stillwatch.errors import Terminal, UsageError
 
@@ -458,8 +458,7 @@ def _line(key: Issued, now: datetime) -> str:
         state = "in use" if key.holds(now) else f"ended {key.ends_at:%Y-%m-%d %H:%M} UTC"
     s = key.scheme
     form = f"{s.kind} width {s.width}" + (f" delta {s.delta:g}" if s.kind == "bernoulli" else "")
-    # As JSON, so that no control character of a name reaches the terminal.
-    names = " ".join(json.dumps(n)[1:-1] for n in (key.key_id, key.campaign_id, key.epoch))
+    names = " ".join(on_a_line(n) for n in (key.key_id, key.campaign_id, key.epoch))
     return f"{names}  {form}  {state}  z {key.vetted.z:+.2f}, {len(key.vetted.turned_down)} turned down"
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stillwatch.protection.coins import drawn, lanes
 from stillwatch.protection.keys import Key
-from stillwatch.protection.sequences import Ints, Sequences, windows_at
+from stillwatch.protection.sequences import Ints, Sequences, numbered, windows_at
 
 Floats = NDArray[np.float64]
 
@@ -58,15 +58,6 @@ class Differences:
 def weights_of(seen: Floats | Ints) -> Floats:
     """The weight of windows seen so often: the noise of a mean falls with the root of its number."""
     return np.sqrt(np.minimum(seen, MOST).astype(np.float64))
-
-
-def numbered(rows: Ints) -> Ints:
-    """A number for each row (n, columns), equal for equal rows, from 0 without gaps."""
-    found = np.zeros(len(rows), np.int64)
-    for column in rows.T:
-        values, at = np.unique(column, return_inverse=True)
-        found = np.unique(found * max(len(values), 1) + at, return_inverse=True)[1]
-    return found
 
 
 def fresh(sequences: Sequences, width: int) -> Ints:

@@ -26,10 +26,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from stillwatch.errors import InputRejected
-from stillwatch.protection.differences import Differences, Floats, fresh, numbered, weights_of
+from stillwatch.protection.differences import Differences, Floats, fresh, weights_of
 from stillwatch.protection.keys import Key
 from stillwatch.protection.samplers import lean
-from stillwatch.protection.sequences import Ints, Pairs, Sequences, windows_at
+from stillwatch.protection.sequences import Ints, Pairs, Sequences, numbered, windows_at
 
 Tell = Callable[[int], None]
 """Is told how many more positions were read."""

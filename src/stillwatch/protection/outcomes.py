@@ -24,9 +24,9 @@ from scipy.special import gammaln, log_ndtr
 from scipy.stats import binom
 
 from stillwatch.protection.coins import coins
-from stillwatch.protection.differences import Differences, Floats, favoured_of, fresh, numbered
+from stillwatch.protection.differences import Differences, Floats, favoured_of, fresh
 from stillwatch.protection.keys import Key
-from stillwatch.protection.sequences import Ints, Pairs, Sequences, windows_at
+from stillwatch.protection.sequences import Ints, Pairs, Sequences, pairs_at, windows_at
 
 PROVEN = 1e-3
 """A p below this is a proven bound, or exact."""
@@ -90,10 +90,7 @@ def text_pairs(suspect: Sequences | Pairs, key: Key) -> Outcome:
 
 def distinct(suspect: Sequences, width: int) -> Pairs:
     """The distinct pairs that a suspect wrote; windows seen earlier in the same text are left out."""
-    at = fresh(suspect, width)
-    rows = np.column_stack([windows_at(suspect, at, width), suspect.tokens[at]])
-    first, counts = np.unique(numbered(rows), return_index=True, return_counts=True)[1:]
-    return Pairs(rows[first, :-1], rows[first, -1], counts.astype(np.int64))
+    return pairs_at(suspect, fresh(suspect, width), width)
 
 
 def naive_argmax_pairs(windows: Ints, tokens: Ints, key: Key) -> Outcome:

@@ -7,16 +7,16 @@ told as ``< 1e-50`` at most: further out it says no more than that the null is f
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from stillwatch import __version__
+from stillwatch.pages import environment_of, tightened
 from stillwatch.protection.outcomes import FEW, PROVEN, Outcome
 from stillwatch.protection.proving import Counted, Proof, Tested
 from stillwatch.protection.registration import THRESHOLD, Committed, Registration
@@ -123,7 +123,7 @@ def page(told: Mapping[str, Any]) -> str:
     """The report as HTML text."""
     style = files("stillwatch.report").joinpath("style.css").read_text(encoding="utf-8")
     made = _environment().get_template("proof.html").render(told=told, style=style)
-    return re.sub(r"\n\s+", "\n", made)
+    return tightened(made)
 
 
 def picture(tests: Sequence[Mapping[str, Any]], needed: float) -> Markup:
@@ -161,13 +161,7 @@ def lines_of(counted_files: Sequence[Counted]) -> list[str]:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("stillwatch.protection", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of("stillwatch.protection")
     environment.filters.update(count=count, share=share, visible=visible)
     environment.globals.update(picture=picture, shown=shown)
     return environment

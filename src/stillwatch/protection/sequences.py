@@ -68,9 +68,22 @@ def windows_at(sequences: Sequences, positions: Ints, width: int) -> Ints:
     return sequences.tokens[positions[:, None] + np.arange(-width, 0)]
 
 
+def numbered(rows: Ints) -> Ints:
+    """A number for each row (n, columns), equal for equal rows, from 0 without gaps."""
+    found = np.zeros(len(rows), np.int64)
+    for column in rows.T:
+        values, at = np.unique(column, return_inverse=True)
+        found = np.unique(found * max(len(values), 1) + at, return_inverse=True)[1]
+    return found
+
+
 def pairs_of(sequences: Sequences, width: int) -> Pairs:
     """The distinct (window, token) pairs that were written, by window and token."""
-    at = sequences.positions(width)
-    rows = np.column_stack([windows_at(sequences, at, width), sequences.tokens[at]])
-    found, counts = np.unique(rows, axis=0, return_counts=True)
-    return Pairs(found[:, :-1], found[:, -1], counts.astype(np.int64))
+    return pairs_at(sequences, sequences.positions(width), width)
+
+
+def pairs_at(sequences: Sequences, positions: Ints, width: int) -> Pairs:
+    """The distinct (window, token) pairs that stand at these positions, by window and token."""
+    rows = np.column_stack([windows_at(sequences, positions, width), sequences.tokens[positions]])
+    first, counts = np.unique(numbered(rows), return_index=True, return_counts=True)[1:]
+    return Pairs(rows[first, :-1], rows[first, -1], counts.astype(np.int64))

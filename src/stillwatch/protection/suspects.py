@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.errors import InputRejected, Reject, UsageError
+from stillwatch.store.state import sha256_of
 
 TEXTS = (".txt", ".jsonl", ".parquet")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -113,8 +114,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as e:
         raise InputRejected(f"{path}: cannot be read: {e.strerror}", hint="check the path and its rights") from e
 

@@ -37,8 +37,9 @@ from stillwatch.errors import StillwatchError, UsageError
 from stillwatch.protection.engine_keys import read_keys
 from stillwatch.protection.keys import Key, Kind
 from stillwatch.protection.samplers import lean, warpers
+from stillwatch.responders.protect import XARG
+from stillwatch.store.state import file_mark
 
-ARGUMENT = "stillwatch_key"
 KEYS_VARIABLE = "STILLWATCH_WATERMARK_KEYS"
 LOOK_S = 1.0
 """How often, at most, the file of keys is looked at, in seconds."""
@@ -91,7 +92,7 @@ class Keys:
     """The keys in a file, as they stand there now; one that cannot be read is told, and the last ones go on."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._mark, self._looked = path, _mark(path), time.monotonic()
+        self._path, self._mark, self._looked = path, file_mark(path), time.monotonic()
         self._held = read_keys(path)
 
     def get(self, key_id: str) -> Key | None:
@@ -101,7 +102,7 @@ class Keys:
         return self._held.get(key_id)
 
     def _look(self) -> None:
-        self._looked, mark = time.monotonic(), _mark(self._path)
+        self._looked, mark = time.monotonic(), file_mark(self._path)
         if mark == self._mark:
             return
         self._mark = mark
@@ -186,7 +187,7 @@ class Watermarks(_base()):  # type: ignore[misc]
             self._rows[index] = row
 
     def _marked(self, params: Any, prompt: Sequence[int] | None, written: Sequence[int]) -> Marked | None:
-        key_id = (getattr(params, "extra_args", None) or {}).get(ARGUMENT)
+        key_id = (getattr(params, "extra_args", None) or {}).get(XARG)
         if key_id is None:
             return None
         key = self._keys.get(key_id) if isinstance(key_id, str) else None
@@ -220,11 +221,3 @@ def _warpers(params: Any) -> LogitsProcessorList:
 def _number(params: Any, name: str, usual: float) -> float:
     value = getattr(params, name, None)
     return usual if value is None else float(value)
-
-
-def _mark(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns

@@ -6,16 +6,16 @@ control and direction characters written out. With many campaigns each gets less
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from stillwatch.findings import Findings, Run
+from stillwatch.pages import environment_of, tightened
 from stillwatch.report import charts, picture, timeline, words
 from stillwatch.types import FAMILIES, Axis, Campaign, Exhibit
 
@@ -140,18 +140,12 @@ def render(findings: Findings, run: Run, detail: Detail) -> str:
         detail=detail,
         style=files(__package__).joinpath("style.css").read_text(encoding="utf-8"),
     )  # fmt: skip
-    return re.sub(r"\n\s+", "\n", text)
+    return tightened(text)
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("stillwatch.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of("stillwatch.report")
     names = ("count", "counted", "share", "q_text", "bits_text", "expected_text", "odds", "day", "minute", "span",
              "duration", "size", "capability", "visible")  # fmt: skip
     environment.filters.update({name: getattr(words, name) for name in names})

@@ -20,11 +20,12 @@ from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from stillwatch.actions import ANSWERED_WITHIN, OVERTURNED, Appeal
 from stillwatch.errors import Transient
+from stillwatch.pages import environment_of
 from stillwatch.serving.edge import Asked, Refused, answer_json, text_of
 from stillwatch.serving.services import Desk, Services
 from stillwatch.statements import Statement, statement_of
@@ -255,10 +256,7 @@ def _style() -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("stillwatch.serving", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = environment_of("stillwatch.serving")
     environment.filters["moment"] = lambda at: f"{at.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
     environment.filters["iso"] = lambda at: at.astimezone(UTC).isoformat(timespec="seconds")
     return environment

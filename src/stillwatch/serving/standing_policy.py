@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stillwatch.errors import UsageError
 from stillwatch.policy import Bulk, Policy, load
+from stillwatch.store.state import FileMark, file_mark
 
 DEFAULT = "no policy file: the default policy stands in shadow, and nothing is done"
 
@@ -26,11 +27,11 @@ class StandingPolicy:
     """Whether somebody asked for this file; then it must be there."""
     fault: str = ""
     _policy: Policy | None = None
-    _mark: tuple[int, int] | None = None
+    _mark: FileMark | None = None
 
     def now(self) -> Policy:
         """The policy, read again if its file is another one than the last time."""
-        mark = _mark(self.path)
+        mark = file_mark(self.path)
         if self._policy is None or mark != self._mark:
             self._mark = mark
             self._policy = self._read()
@@ -59,11 +60,3 @@ def in_shadow(policy: Policy) -> Policy:
     rules = tuple(dataclasses.replace(rule, shadow=True) for rule in policy.rules)
     notes = (*policy.notes, f"{DEFAULT.capitalize()}.")
     return dataclasses.replace(policy, rules=rules, escalation=None, notes=notes)
-
-
-def _mark(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns

@@ -15,6 +15,7 @@ from stillwatch.errors import StillwatchError, Terminal
 from stillwatch.protection.book import Ledger
 from stillwatch.responders.protect import WATERMARK, WATERMARK_KEY, watermark_key
 from stillwatch.serving.decisions import Table
+from stillwatch.store.state import FileMark, file_mark
 from stillwatch.types import InForce
 from stillwatch.verification import public_key, verify
 
@@ -26,11 +27,11 @@ class Watermarks:
     folder: Path
     fault: str = ""
     _ledger: Ledger = field(default_factory=Ledger)
-    _mark: tuple[int, int, int] | None = None
+    _mark: FileMark | None = None
 
     def now(self) -> Ledger:
         """The ledger, read again if its log is another one than the last time, or could not be used then."""
-        mark = _mark(self.folder / LOG)
+        mark = file_mark(self.folder / LOG)
         if mark != self._mark or self.fault:
             try:
                 self._ledger = self._read()
@@ -62,11 +63,3 @@ def unmarked(table: Table) -> list[str]:
     parts: tuple[Mapping[str, InForce], ...] = (table.accounts, table.keys, table.end_users)
     wanted = (h for part in parts for h in part.values() if h.settings.get(WATERMARK) is True)
     return sorted({h.campaign_id for h in wanted if not watermark_key(h.settings)})
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

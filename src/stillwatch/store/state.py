@@ -87,6 +87,18 @@ def undisturbed() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
+FileMark = tuple[int, int, int]
+
+
+def file_mark(path: Path) -> FileMark | None:
+    """What changes where a file is another one, or is written to: inode, time and size; None where there is none to be had."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

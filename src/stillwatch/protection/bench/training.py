@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from stillwatch.protection.keys import Key
-from stillwatch.protection.samplers import lean
+from stillwatch.protection.samplers import is_fresh, lean
 
 WARMING = 0.05
 """Share of the steps in which the rate rises; after it, it falls as half a cosine (Loshchilov and Hutter, 2017)."""
@@ -96,12 +96,6 @@ def nll(model: PreTrainedModel, sequences: Tensor, starts: int | Tensor, *, batc
     return float(sum(float(loss) for loss, _ in told) / sum(weight for _, weight in told))
 
 
-def fresh_windows(sequences: Tensor, width: int) -> Tensor:
-    """For each row whether its last ``width`` tokens stand nowhere earlier in it as a whole window, (rows,) of bool."""
-    windows = sequences.unfold(1, width, 1)
-    return ~(windows[:, :-1] == windows[:, -1:]).all(2).any(1)
-
-
 def _rate(step: int, steps: int) -> float:
     rising = max(1, round(WARMING * steps))
     if step < rising:
@@ -131,7 +125,7 @@ def _written(
         logits = model(ahead, kept, use_cache=True).logits[:, -1] / temperature
         if key is not None:
             width = key.scheme.width
-            logits = lean(logits, rows[:, -width:], key, fresh_windows(rows, width))
+            logits = lean(logits, rows[:, -width:], key, is_fresh(rows, 0, width))
         ahead = _picked(logits, chance)
         rows = torch.cat([rows, ahead], 1)
     return rows
