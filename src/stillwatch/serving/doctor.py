@@ -366,7 +366,7 @@ def _watermarks(patient: Patient) -> Iterator[Check]:
     if not (folder / LOG).exists():
         yield Check("watermarks", OK, "no key was ever issued")
         return
-    found, ledger = verify(folder, public_key(folder)), Ledger.read(folder)
+    found = verify(folder, public_key(folder))
     if not found.is_sound:
         hint = "stillwatch audit verify HOME/watermarks says where; keep the folder as it is, it is evidence"
         yield Check("watermarks", FAIL, f"{found.faults[0]}", hint)
@@ -378,6 +378,7 @@ def _watermarks(patient: Patient) -> Iterator[Check]:
         hint = "stillwatch watermark issue HOME CAMPAIGN --text FILE"
         yield Check("watermarks", WARN, f"answers are unmarked, no key for {', '.join(without[:10])}", hint)
     else:
+        ledger = Ledger.read(folder)
         used = ledger.currents(now)
         yield Check("watermarks", OK, f"{len(ledger.issued)} keys, {len(used)} campaigns have one now")
 

@@ -186,6 +186,7 @@ def _edited(body: Mapping[str, Any] | None, path: str, said: str) -> Mapping[str
 
 
 def is_read(path: str) -> bool:
+    """Whether what is posted to this path goes to a model, by itself or in a batch."""
     return is_request(path) or path.rstrip("/").endswith(BATCHES)
 
 
