@@ -118,13 +118,13 @@ def register(
         try:
             made = registrations.Registration(
                 registrations.now_text(), me(), found.suspects, found.served, found.reference, found.tokenizer, keys,
-                statistics, chosen, readings, (), registrations.threshold_after(earlier), inputs.places,
+                statistics, chosen, readings, (), registrations.threshold_after(earlier),
             )  # fmt: skip
         except ValueError as e:
             raise UsageError(str(e), hint="stillwatch prove register --help") from e
         bench = Bench(inputs, made.form, chosen, Limits(**readings), progress)
         made = replace(made, power=foresee(bench, [k.scheme for k in keys], made.hypotheses, made.threshold))
-        text = registrations.register(made, load_signer(place.watermark_ledger_key, LEDGER_VARIABLE), book)
+        text = registrations.register(made, load_signer(place.watermark_ledger_key, LEDGER_VARIABLE), book, inputs.places)
         write_text(out, text)
     for counted in bench.counted:
         for reject in counted.rejects:
@@ -202,7 +202,7 @@ def prove(
     ledger, master = Ledger.read(place.watermarks), master_secret(place.watermark_key)
     keys = [ledger.key(k.key_id, master) for k in registered.keys]
     with Progress(quiet=quiet) as progress:
-        inputs = Inputs.at(tuple(suspects), registered.places, reference, served, tokenizer)
+        inputs = Inputs.at(tuple(suspects), registrations.places_of(registration), reference, served, tokenizer)
         found = prove(registered, inputs, keys, progress)
     with Book(place.watermarks, signer) as book:
         verdicts = {sha256: str(j.verdict) for sha256, j in found.judged.items()}

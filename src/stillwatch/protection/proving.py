@@ -54,7 +54,7 @@ class Inputs:
         served: Path | None,
         tokenizer: Path | None,
     ) -> Inputs:
-        """As given, and where nothing is, in the ``places`` that were registered; UsageError where there is no reference."""
+        """As given, and where nothing is, in the ``places`` of the registration; UsageError where there is no reference."""
         given = {"reference": reference, "served": served, "tokenizer": tokenizer}
         found = {n: p or (Path(places[n]) if n in places else None) for n, p in given.items()}
         own = found.pop("reference")
@@ -109,7 +109,7 @@ class Counted:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        left_out = [{"reason": r.reason, "rows": r.rows, "first": r.place} for r in self.rejects]
+        left_out = [{"reason": r.reason, "rows": r.rows, "first": Path(r.place).name} for r in self.rejects]
         return {"name": self.name, "distinct": self.rows, "repeated": self.repeated, "left_out": left_out}
 
 

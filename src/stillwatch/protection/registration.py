@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from stillwatch.notes import BadNote, Signer, Verifier, open_note
 from stillwatch.protection.keys import Key, Scheme, commitment_of
 from stillwatch.protection.suspects import Form, Material
 
-FORMAT = 1
+FORMAT = 2
 THRESHOLD = 1e-6
 """Holm-adjusted p at or below which a key fires in the first test of a suspect (``threshold_after``)."""
 RESIDUAL, ARGMAX, PAIRS = "residual", "argmax", "pairs"
@@ -92,8 +92,6 @@ class Registration:
     readings: Mapping[str, int]
     power: tuple[Mapping[str, Any], ...]
     threshold: float = THRESHOLD
-    places: Mapping[str, str] = field(default_factory=dict)
-    """Where reference, served text and tokenizer lay: for convenience, since hashes decide."""
 
     def __post_init__(self) -> None:
         if not self.suspects or not self.keys or not self.statistics:
@@ -135,7 +133,6 @@ class Registration:
             "keys": [asdict(k) for k in self.keys],
             "statistics": list(self.statistics),
             "readings": dict(self.readings),
-            "places": dict(self.places),
             "power": [dict(p) for p in self.power],
             "hypotheses": self.hypotheses,
         }
@@ -192,12 +189,27 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def register(registration: Registration, signer: Signer, book: Records | None) -> str:
-    """The file's text, signed; its digest is written into the ledger first, where there is one."""
+def register(
+    registration: Registration, signer: Signer, book: Records | None, places: Mapping[str, str] | None = None
+) -> str:
+    """The file's text, signed; its digest is written into the ledger first, where there is one.
+
+    ``places``: where reference, served text and tokenizer lie. They stand beside what is signed and are in no proof: for
+    convenience on this machine, since hashes decide.
+    """
     if book is not None:
         suspects = [s.sha256 for s in registration.suspects]
         book.record(EVENT, registration.digest, registration.who, {"suspects": suspects, "format": FORMAT})
-    return sealed("registration", registration.plain(), signer)
+    return sealed("registration", registration.plain(), signer, {"places": dict(places or {})})
+
+
+def places_of(path: Path) -> dict[str, str]:
+    """Where the material of a registration lay, by what it is; empty where its file does not say. Nothing vouches for it."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")).get("places", {})
+        return {str(name): str(place) for name, place in told.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def load(path: Path, verifier: Verifier) -> Registration:
@@ -228,10 +240,11 @@ def _material(told: Mapping[str, str]) -> Material:
     return Material(told["name"], Form(told["form"]), told["sha256"])
 
 
-def sealed(kind: str, told: Mapping[str, Any], signer: Signer) -> str:
-    """``told`` as a JSON file with a signed note over the digest of its canonical form, and the key that signed."""
+def sealed(kind: str, told: Mapping[str, Any], signer: Signer, beside: Mapping[str, Any] | None = None) -> str:
+    """``told`` as a JSON file with a signed note over the digest of its canonical form, and the key that signed. What stands
+    ``beside`` is not signed."""
     note = signer.sign(_text(kind, told))
-    whole = {kind: told, "note": note, "signed_by": str(signer.verifier)}
+    whole = {kind: told, "note": note, "signed_by": str(signer.verifier), **(beside or {})}
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
