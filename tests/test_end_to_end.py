@@ -226,7 +226,6 @@ def test_twice_gives_the_same(world: World, scan: Scan, result: Result) -> None:
         assert first == second
 
 
-@pytest.mark.xfail(strict=True, reason="at the edge of a group an account changes sides: sketches are keyed")
 def test_another_key_flags_the_same_accounts(world: World, scan: Scan, result: Result, base: Path) -> None:
     (base / "other").write_text("another key, as good as the first one")
     found = whole(world, scan, world.folder / "exchanges", key=base / "other")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fixtures_engine import PLAIN_WEIGHTS, Town, town, weights_of
 from stillwatch.evidence import Holdings
 from stillwatch.ground import Ground
-from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, disjoint, groups, weighed, worth
+from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, completed, disjoint, groups, weighed, worth
 from stillwatch.hypotheses import hypotheses
 from stillwatch.membership import Rules, belonging
 from stillwatch.weighing import probability, weights
@@ -111,6 +111,39 @@ def test_the_whole_way_from_values_finds_the_campaign_as_one_group(planted: tupl
     assert_of_one_piece(found)
     best = max(len(np.intersect1d(g.members, campaign)) / len(np.union1d(g.members, campaign)) for g in found)
     assert best >= 0.9
+
+
+# Groups that are sure are completed
+
+SURELY = replace(PLAIN_WEIGHTS, standing=(1.0, 0.0, 40.0))
+UNSURE = replace(PLAIN_WEIGHTS, standing=(1.0, 0.0, -80.0))
+
+
+def standing_of(ground: Ground, *parts: np.ndarray) -> list[Group]:
+    return [weighed(ground, np.sort(p), PLAIN_WEIGHTS) for p in parts]
+
+
+def test_whoever_likely_belongs_to_a_sure_group_joins_it_and_strangers_do_not(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    campaign = made.clusters["campaign"]
+    found = completed(ground, standing_of(ground, campaign[::2]), SURELY, RULES)
+    assert [g.members.tolist() for g in found] == [campaign.tolist()]
+    assert found[0].bits == pytest.approx(weighed(ground, campaign, PLAIN_WEIGHTS).bits)
+
+
+def test_nobody_joins_a_group_that_is_not_sure(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    half = made.clusters["campaign"][::2]
+    found = completed(ground, standing_of(ground, half), UNSURE, RULES)
+    assert [g.members.tolist() for g in found] == [half.tolist()]
+
+
+def test_two_pieces_of_one_campaign_become_one_and_another_group_stays(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    campaign, others = made.clusters["campaign"], made.clusters["company"]
+    pieces = standing_of(ground, campaign[::2], campaign[1::2], others)
+    found = completed(ground, pieces, SURELY, RULES)
+    assert sorted(g.members.tolist() for g in found) == sorted([campaign.tolist(), others.tolist()])
 
 
 def test_strangers_are_no_group(planted: tuple[Town, Ground]) -> None:

@@ -190,3 +190,17 @@ def test_values_that_everybody_holds_and_kinds_that_only_describe_are_not_paired
     rows += [(a, "wording", "three's") for a in (1, 2, 3)]
     holdings = holdings_of(rows, 400)
     assert [KIND_NAMES[holdings.kind[v]] for v in rare_values(holdings)] == ["card"]
+
+
+def test_what_a_third_of_all_hold_together_is_proposed() -> None:
+    """A lift of four is out of reach for what more than a quarter hold; what is possible is asked for, nearly."""
+    rng = np.random.default_rng(8)
+    rows = [(a, "wording", f"theirs {k}") for a in range(200) for k in range(4) if rng.random() < 0.9]
+    rows += [(a, "wording", f"work {a % 40}") for a in range(200, 600)]
+    assert closest(hypotheses(holdings_of(rows, 600)), np.arange(200)) > 0.9
+
+
+def test_what_half_of_all_hold_by_chance_is_not_proposed() -> None:
+    rng = np.random.default_rng(9)
+    rows = [(a, "wording", f"usual {k}") for a in range(600) for k in range(4) if rng.random() < 0.4]
+    assert hypotheses(holdings_of(rows, 600)) == []

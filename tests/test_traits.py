@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import numpy as np
@@ -124,7 +124,7 @@ MEASURED = {
     "taught": 0.4,
     "one_domain": 0.8 * 8 / 10,
     "one_site": 6 * 0.75 / 10,
-    "crossing": 0.5 - 5 / 100,
+    "crossing": 0.5,
     "exclusive": 1.0,
     "practising": 1.0,
     "practice": 0.75,
@@ -135,7 +135,7 @@ MEASURED = {
     "linked_paid": 0.6,
     "linked_networked": 0.6,
     "variety": 0.0,
-    "whole_aimed": 30 / 40 - 30 / 400,
+    "whole_aimed": 30 / 40,
     "share_card": 0.6,
     "share_net": 0.6,
     "share_wording": 1.0,
@@ -151,12 +151,39 @@ def test_a_trait_is_what_can_be_counted_by_hand(hand: Ground, name: str) -> None
 
 
 def test_what_they_practise_is_measured_on_the_wordings_that_mark_them(hand: Ground) -> None:
-    """A quarter of what they ask is everybody's, and says nothing either way."""
+    """A quarter of what they ask is everybody's, and says nothing either way; others ask none of it."""
     found = traits(hand, TEN)
-    everybody = 30 * 0.9 / 400
-    assert found["read"] == pytest.approx(np.log2((0.9 + 0.02) / (everybody + 0.02)))
-    assert found["aimed"] == pytest.approx(1 - 30 / 400)
+    assert found["read"] == pytest.approx(np.log2((0.9 + 0.02) / 0.02))
+    assert found["aimed"] == pytest.approx(1)
     assert len(markers(hand, TEN)) == 1
+
+
+def test_a_large_group_is_held_against_others_and_not_against_itself(hand: Ground) -> None:
+    large = np.arange(0, 90)
+    read = hand.measures["read"]
+    assert read.of(large) == pytest.approx(30 * 0.9 / 360)
+    assert read.of_others(large) == 0
+    assert read.of_others(np.arange(10, 100)) == pytest.approx(30 * 0.9 / 40)
+    assert read.of_others(np.arange(100)) == 0, "beside everybody there is nobody"
+
+
+@pytest.mark.parametrize(("told", "tasks"), [
+    (lambda k, step: {"conversation": f"c {k} {step // 5}", "turn": step % 5 * 2}, 2),
+    (lambda k, step: {"conversation": f"c {k} {step // 5}"}, 2),
+    (lambda k, step: {"conversation": "one for all of them", "turn": 0}, 10),
+    (lambda k, step: {}, 10),
+], ids=["conversations", "without turns", "one name for all, which is anybody's to choose", "no conversations"])  # fmt: skip
+def test_an_agent_s_steps_are_one_task(told: Callable[[int, int], dict[str, object]], tasks: int) -> None:
+    """What is dealt out are tasks, however many steps each takes."""
+    log = SmallLog()
+    for k in range(60):
+        who = log.account()
+        for step in range(10):
+            log.exchange(who, wording="theirs" if k < 10 else f"other {k % 3}", prompt=f"{k} {step}", **told(k, step))
+    with log.opened() as engine:
+        ground = Ground.load(engine, Holdings.load(engine, 60))
+    assert set(ground.practice["tasks"]) == {tasks}
+    assert traits(ground, TEN)["repeats"] == pytest.approx(np.log2(tasks))
 
 
 def test_workers_of_one_queue_differ_by_chance_alone() -> None:

@@ -94,23 +94,22 @@ def public_tool(case: Case, _extraction: float, holdings: Holdings) -> Alternati
 
 ASKED = 3.0
 """Bits of extraction from which on what is asked is not like others' work."""
-OWN_WORK, OWN_WAYS, OWN_WORDS = 2.5, 0.7, 1.0
-"""Where people of one place have work of their own: log2 of how often an account comes back to a wording at least,
-log2 of how far who uses which is from dealt out at least, and bits by which it may read like training data being made
-at most."""
-
-
+OWN_WORK = 2.5
+"""Where people of one place have work of their own: log2 of how often an account comes back to a wording, at least. Who asked
+four times has shown no work to come back to."""
+OWN_WAYS, OWN_PART, OWN_WORDS = 0.7, 0.85, 1.0
+"""Log2 of how far who uses which wording is from dealt out, at least; an account's share of the wordings that dealing out
+would give it, at most; and bits by which what they ask may read like training data being made, at most."""
 OWN_QUEUES, OWN_SHARE = 1.5, 0.8
-"""Where nobody deals out: log2 of how far who uses which wording is from that at least, and an account's share of the
-wordings that dealing out would give it at most. Workers of one queue show neither, whatever they ask."""
+"""The same two where nobody deals out, plainly: workers of one queue show neither, whatever they ask."""
 
 
 def one_workplace(traits: Mapping[str, float], extraction: float) -> Alternative:
     """They come back to wordings each of their own, and do not ask for training data: colleagues, whoever pays for them."""
-    plain = traits["repeats"] >= OWN_WORK and traits["dispatch"] >= OWN_WAYS
-    theirs = traits["dispatch"] >= OWN_QUEUES and 0 < traits["variety"] <= OWN_SHARE
-    told = traits["dispatch"] < UNTOLD
-    explains = told and (theirs or (plain and traits["marked"] < OWN_WORDS and extraction < ASKED))
+    told = traits["dispatch"] < UNTOLD and traits["variety"] > 0 and traits["repeats"] >= OWN_WORK
+    theirs = traits["dispatch"] >= OWN_QUEUES and traits["variety"] <= OWN_SHARE
+    usual = traits["dispatch"] >= OWN_WAYS and traits["variety"] <= OWN_PART
+    explains = told and (theirs or (usual and traits["marked"] < OWN_WORDS and extraction < ASKED))
     text = (
         f"an account comes back to a wording {2 ** traits['repeats']:.1f} times, who uses which is "
         f"{2 ** traits['dispatch']:.1f} times as uneven as if dealt out (it uses {traits['variety']:.0%} of the wordings that "

@@ -124,7 +124,9 @@ def register(
             raise UsageError(str(e), hint="stillwatch prove register --help") from e
         bench = Bench(inputs, made.form, chosen, Limits(**readings), progress)
         made = replace(made, power=foresee(bench, [k.scheme for k in keys], made.hypotheses, made.threshold))
-        text = registrations.register(made, load_signer(place.watermark_ledger_key, LEDGER_VARIABLE), book, inputs.places)
+        text = registrations.register(
+            made, load_signer(place.watermark_ledger_key, LEDGER_VARIABLE), book, inputs.places
+        )
         write_text(out, text)
     for counted in bench.counted:
         for reject in counted.rejects:

@@ -12,7 +12,10 @@ from stillwatch.store import Engine
 from stillwatch.types import CAPABILITIES
 
 PRACTICE = """
-        SELECT a.customer AS account, f.{column} AS wording, count(*) AS n, sum(coalesce(f.elicitation, 0)) AS read,
+        SELECT a.customer AS account, f.{column} AS wording, count(*) AS n,
+               greatest(count(DISTINCT CASE WHEN coalesce(f.conversation, 0) <> 0 THEN f.conversation ELSE f.exchange END),
+                        sum(CASE WHEN f.turn <= 1 THEN 1 ELSE 0 END)) AS tasks,
+               sum(coalesce(f.elicitation, 0)) AS read,
                sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
                sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
                sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
@@ -22,7 +25,8 @@ PRACTICE = """
         WHERE f.{column} <> 0 AND f.{column} IN (SELECT value FROM holders WHERE kind = '{column}')
         GROUP BY a.customer, f.{column}
         """
-"""What is asked by customer and ``column``: a wording or a system text that several hold."""
+"""What is asked by customer and ``column``: a wording or a system text that several hold. A ``task`` is a conversation, or an
+exchange that opens one: an agent's forty steps are one thing to do, dealt out once."""
 
 STEPS = {
     "trait_start": "SELECT min(time) AS first FROM facts",
@@ -72,6 +76,38 @@ MEASURES = ("read", "marked", "aimed", "single", "appetite")
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """One number by customer, ``values``, and the ``weight`` each has in a mean; ``sum`` and ``total`` are those of all."""
+
+    values: np.ndarray
+    weight: np.ndarray
+    sum: float
+    total: float
+
+    @classmethod
+    def by(cls, values: np.ndarray, weight: np.ndarray) -> Measure:
+        """A measure of these."""
+        return cls(values, weight, float(values @ weight), float(weight.sum()))
+
+    def of(self, members: np.ndarray) -> float:
+        """The mean over ``members``; 0 where none of them counts."""
+        return self._mean(*self._inside(members))
+
+    def of_others(self, members: np.ndarray) -> float:
+        """The mean over everybody else: a large group must not be held against itself."""
+        inside, weight = self._inside(members)
+        return self._mean(self.sum - inside, self.total - weight)
+
+    def _inside(self, members: np.ndarray) -> tuple[float, float]:
+        weight = self.weight[members]
+        return float(self.values[members] @ weight), float(weight.sum())
+
+    @staticmethod
+    def _mean(total: float, weight: float) -> float:
+        return total / weight if weight > 0.5 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ground:
     """What the traits of any group are worked out from: by customer (``totals``, ``declared``, ``site``), and by
     customer and wording (``practice``, sorted by wording then customer, wording w at ``at[w]:at[w + 1]``)."""
@@ -92,7 +128,10 @@ class Ground:
     all_aims: np.ndarray
     """Those of all customers."""
     cap: np.ndarray
-    base: dict[str, float]
+    measures: dict[str, Measure]
+    """Means by exchange (``MEASURES``, ``weekend``), by customer of at least eight (``day``), by customer (``crossing``)."""
+    volume_spread: float
+    """Standard deviation of the logarithm of how many exchanges a customer has."""
     slots: float
     """Chance that two active quarters of a day are the same one."""
 
@@ -108,29 +147,27 @@ class Ground:
         rows = engine.rows("trait_practice").sort_by([("wording", "ascending"), ("account", "ascending")])
         wording = rows["wording"].to_numpy()
         wordings, first = np.unique(wording, return_index=True)
-        practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "length", "squares", *MEASURES)}
+        practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "tasks", "length", "squares", *MEASURES)}
         aimed = engine.rows("trait_aims")
         capability = np.clip(aimed["capability"].to_numpy(), 0, len(CAPABILITIES) - 1)
         aims = np.zeros((size, len(CAPABILITIES)))
         aims[aimed["account"].to_numpy(), capability] = aimed["n"].to_numpy()
         n = totals["n"].astype(float)
-        base = {m: float(np.average(totals[m], weights=n)) for m in MEASURES}
         totals["volume"] = np.log(np.maximum(1, n))
         totals["day"] = np.hypot(totals["cosine"], totals["sine"])
-        base["day"] = float(totals["day"][n >= 8].mean()) if (n >= 8).any() else 0.0
-        base["weekend"] = float(np.average(totals["weekend"], weights=n))
-        base["volume_spread"] = float(totals["volume"][n > 0].std())
         declared["vouched"] = np.isin(declared["verification"].astype(str), ("contract", "id", "domain"))
         declared["taught"] = np.isin(declared["programme"].astype(str), ("education", "research", "startup"))
         known = (declared["billing"] != 0) & (declared["phone"] != 0)
         declared["crossing"] = known & (declared["billing"] != declared["phone"])
-        base["crossing"] = float(declared["crossing"].sum() / holdings.n)
+        measures = {m: Measure.by(totals[m].astype(float), n) for m in (*MEASURES, "weekend")}
+        measures["day"] = Measure.by(totals["day"], (n >= 8).astype(float))
+        measures["crossing"] = Measure.by(declared["crossing"].astype(float), (n > 0).astype(float))
         active = holdings.holders[holdings.kind == KIND_NAMES.index("slot")]
         slots = float(((active / max(1, active.sum())) ** 2).sum())
         return cls(
             holdings, totals, declared, sites["net"], sites["share"].astype(float), moves["moved"].astype(float),
             moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice,
-            aims, aims.sum(axis=0), holdings.cap(), base, slots,
+            aims, aims.sum(axis=0), holdings.cap(), measures, float(totals["volume"][n > 0].std()), slots,
         )  # fmt: skip
 
 

@@ -27,6 +27,9 @@ RAW, PROMISING = -2.5, -1.0
 """Bits from which on a hypothesis is worth a closer look, half of it may be somebody else; and from which on a group stands."""
 PRICE = 12.0
 """How many accounts rightly accused one wrongly accused undoes, where one of two versions of a group is chosen."""
+SURE, MOST = 2.0, 0.5
+"""Bits of odds from which on a group is an operator's, and takes whoever likely belongs to it; and the share of another group's
+members who do, from which on the two are one."""
 SMALLEST = 5
 OVERLAP = 0.3
 """Share of the smaller of two groups from which on they are one question."""
@@ -53,7 +56,44 @@ def groups(ground: Ground, hypotheses: list[np.ndarray], weights: Weights, rules
     for candidate in sorted((g for g in promising if g.bits >= PROMISING), key=_order):
         standing = settle(ground, standing, candidate, weights, rules)
     pure = [purged(ground, g, weights, rules) for g in standing]
-    return sorted((part for g in pure for part in operators(ground, g, weights)), key=_order)
+    whole = completed(ground, sorted(pure, key=_order), weights, rules)
+    return sorted((part for g in whole for part in operators(ground, g, weights)), key=_order)
+
+
+def completed(ground: Ground, standing: list[Group], weights: Weights, rules: Rules) -> list[Group]:
+    """The groups, strongest first, those that are one operator's by ``SURE`` bits with everybody else who likely belongs to them:
+    groups of which ``MOST`` do as a whole, and accounts that no other sure group has.
+
+    A group is told from others by who is plainly in it. Once it is, the odds are of the account alone.
+    """
+    found: list[Group] = []
+    waiting = list(standing)
+    while waiting:
+        group = waiting.pop(0)
+        if weights.odds(group.traits) >= SURE:
+            whole, left = filled(ground, group, found, waiting, weights, rules)
+            if weights.odds(whole.traits) >= SURE:
+                group, waiting = whole, left
+        found.append(group)
+    return apart(ground, found, weights)
+
+
+def filled(
+    ground: Ground, group: Group, before: list[Group], waiting: list[Group], weights: Weights, rules: Rules
+) -> tuple[Group, list[Group]]:
+    """A sure group with whoever likely belongs to it, and the groups ``waiting`` that it has not taken in."""
+    members = group.members
+    for _ in range(rules.rounds):
+        likely = belonging(ground.holdings, members, COMMON).likely(rules, members)
+        taken = [g for g in waiting if np.isin(g.members, likely).mean() >= MOST]
+        waiting = [g for g in waiting if not any(g is t for t in taken)]
+        others = [g.members for g in (*before, *waiting) if weights.odds(g.traits) >= SURE]
+        joining = np.concatenate([likely, *(g.members for g in taken)])
+        joining = np.setdiff1d(joining, np.concatenate([members, *others]))
+        if not len(joining):
+            break
+        members = np.union1d(members, joining)
+    return (weighed(ground, members, weights) if len(members) > len(group.members) else group), waiting
 
 
 def operators(ground: Ground, group: Group, weights: Weights) -> list[Group]:

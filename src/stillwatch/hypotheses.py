@@ -24,6 +24,9 @@ RESOLUTIONS = (1.0, 20.0)
 """From coarse to fine: an operator may use what others use too, and then only a fine look sets its values apart."""
 MIN_BITS, MIN_LIFT, MIN_OVERLAP = 10.0, 4.0, 0.15
 """What two values need to belong together: bits and lift over chance, and so much of the rarer one's holders."""
+NEARLY, LEAST_LIFT = 0.75, 1.25
+"""Where such a lift is out of reach, since more than a quarter of all hold one of the two: so much of the rarer one's
+holders, and such a lift."""
 SMALLEST = 6
 LEAST_HOLDERS = np.array([2 if KINDS[k].family == "identity" else 4 for k in KIND_NAMES])
 
@@ -75,7 +78,9 @@ def belongings(holdings: Holdings, values: np.ndarray) -> tuple[np.ndarray, np.n
     due = held[left] * held[right] / holdings.n * np.maximum(1.0, busier)
     bits = np.where(shared > due, shared * np.log2(shared / due) - (shared - due) / np.log(2), 0.0)
     overlap = shared / np.minimum(held[left], held[right])
-    keep = (shared >= MIN_LIFT * due) & (bits >= MIN_BITS) & (overlap >= MIN_OVERLAP)
+    common = MIN_LIFT * np.maximum(held[left], held[right]) > holdings.n
+    lifted = (shared >= MIN_LIFT * due) | (common & (overlap >= NEARLY) & (shared >= LEAST_LIFT * due))
+    keep = lifted & (bits >= MIN_BITS) & (overlap >= MIN_OVERLAP)
     weight = overlap * np.minimum(bits, 30.0) / 30.0
     return left[keep], right[keep], weight[keep]
 

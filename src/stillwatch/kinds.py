@@ -43,9 +43,9 @@ KINDS = {
         Kind("net", "network", "facts", "net", 0.01, "network requests came from (/24 or /48)", "a network", "anchor"),
         Kind("address", "network", "facts", "address", 0.005, "address requests came from", "an address"),
         Kind(
-            "wording", "template", "facts", "wording", 0.2, "fixed wrapper of its prompts", "a prompt wording", "anchor"
+            "wording", "template", "facts", "wording", 0.5, "fixed wrapper of its prompts", "a prompt wording", "anchor"
         ),
-        Kind("system", "template", "facts", "system", 0.1, "wording of its system text", "a system text", "anchor"),
+        Kind("system", "template", "facts", "system", 0.5, "wording of its system text", "a system text", "anchor"),
         Kind("prompt", "content", "facts", "prompt", 0.002, "a prompt asked word for word", "a prompt, word for word"),
         Kind("tools", "template", "facts", "tools", 0.05, "set of tools offered", "a tool set", "anchor"),
         Kind("client", "template", "facts", "client", 0.0, "client software", "a client"),

@@ -55,6 +55,7 @@ class Rules:
     families: int = 2
     rounds: int = 4
     alone: float = 7.0
+    likely: float = 1.0
     doubtful: tuple[float, float] = (-4.0, 4.0)
     slack: float = 2.0
 
@@ -96,6 +97,11 @@ class Scored:
         worded = self.bits[:, [FAMILIES.index("template"), FAMILIES.index("content")]].max(axis=1)
         shown = (self.speaking(rules) >= rules.families) | (worded >= rules.alone)
         return np.setdiff1d(self.accounts[(self.total >= rules.bits) & shown], present)
+
+    def likely(self, rules: Rules, present: np.ndarray) -> np.ndarray:
+        """Accounts beside ``present`` that belong to it by ``rules.likely`` bits and show at least one trace."""
+        shown = self.speaking(rules) >= 1
+        return np.setdiff1d(self.accounts[(self.total >= rules.likely) & shown], present)
 
     def speaking(self, rules: Rules) -> np.ndarray:
         """How many traces give each account at least ``rules.family_bits``."""

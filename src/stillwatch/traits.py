@@ -66,8 +66,9 @@ def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str
     mine = np.isin(ground.account[rows], members)
     exclusive = mine.mean() if len(mine) else 0.0
     rows, which = rows[mine], which[mine]
-    n = ground.practice["n"][rows]
-    total, all_, base = n.sum(), ground.totals["n"], ground.base
+    n, tasks = ground.practice["n"][rows], ground.practice["tasks"][rows]
+    total, all_ = n.sum(), ground.totals["n"]
+    base = {m: ground.measures[m].of_others(members) for m in MEASURES}
     share = {m: ground.practice[m][rows].sum() / total if total else base[m] for m in MEASURES}
     user = np.searchsorted(members, ground.account[rows])
     per_user = np.bincount(user, n, len(members))
@@ -83,9 +84,9 @@ def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str
         "aimed": share["aimed"] - base["aimed"],
         "single": share["single"] - base["single"],
         "appetite": share["appetite"] - base["appetite"],
-        "repeats": float(np.log2(max(1.0, total) / max(1, len(rows)))),
-        "dispatch": dispatch(user, which, n),
-        "variety": variety(user, which, n),
+        "repeats": float(np.log2(max(1.0, tasks.sum()) / max(1, len(rows)))),
+        "dispatch": dispatch(user, which, tasks),
+        "variety": variety(user, which, tasks),
         "uneven_length": uneven(per_user, by["length"], by["squares"]),
         "uneven_aimed": uneven(per_user, by["aimed"], by["aimed"]),
     }
@@ -138,13 +139,13 @@ def variety(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
 
 def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
     """What all of their exchanges are like, whatever marks them."""
-    t, base = ground.totals, ground.base
+    t, measures = ground.totals, ground.measures
     n = t["n"][members].astype(float)
-    share = {m: float(np.average(t[m][members], weights=n)) for m in ("read", "marked", "aimed", "single")}
+    share = {m: measures[m].of(members) for m in (*MEASURES, "day", "weekend")}
+    base = {m: measures[m].of_others(members) for m in share}
     mine = ground.aims[members].sum(axis=0) + 0.5
     others = ground.all_aims - mine + 1.5
     p, q = mine / mine.sum(), others / others.sum()
-    active = members[n >= 8]
     return {
         "whole_read": _more(share["read"], base["read"], 0.02),
         "whole_marked": _more(share["marked"], base["marked"], 0.01),
@@ -152,8 +153,8 @@ def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
         "whole_single": share["single"] - base["single"],
         "narrow": float((p * np.log2(p / q)).sum()),
         "whole_length": uneven(n, t["length"][members], t["squares"][members]),
-        "day": float(t["day"][active].mean() - base["day"]) if len(active) else 0.0,
-        "weekend": float(np.average(t["weekend"][members], weights=n)) - base["weekend"],
+        "day": share["day"] - base["day"] if (n >= 8).any() else 0.0,
+        "weekend": share["weekend"] - base["weekend"],
     }
 
 
@@ -258,7 +259,7 @@ def declared(ground: Ground, members: np.ndarray) -> dict[str, float]:
         "org": float((d["org"][members] != 0).mean()),
         "vouched": float(d["vouched"][members].mean()),
         "taught": float(d["taught"][members].mean()),
-        "crossing": float(d["crossing"][members].mean() - ground.base["crossing"]),
+        "crossing": ground.measures["crossing"].of(members) - ground.measures["crossing"].of_others(members),
     }  # fmt: skip
 
 
@@ -277,7 +278,7 @@ def rhythm(ground: Ground, members: np.ndarray) -> dict[str, float]:
     )
     began = np.sort(t["began"][members].astype(float))
     return {
-        "volume_even": float(np.log(max(0.05, volume.std()) / max(0.05, ground.base["volume_spread"]))),
+        "volume_even": float(np.log(max(0.05, volume.std()) / max(0.05, ground.volume_spread))),
         "began": float(np.log((6 + began[int(0.8 * len(began))] - began[int(0.2 * len(began))]) / 6)),
         "hours": float(np.log2(max(1.0, (count.astype(float) ** 2).sum()) / max(1.0, due))),
         "moved": float((new - others) * min(1.0, ground.asked[members].sum() / 50)),
