@@ -74,9 +74,7 @@ def test_a_guilty_suspect_from_registration_to_report(
     signer = load_signer(Home(home).watermark_ledger_key, LEDGER_VARIABLE)
     found = unsealed(tmp_path / "proof" / "proof.json", "proof", signer.verifier)
     assert found["suspects"][0]["firing_keys"] == [issued[2].key_id]
-    assert found["files"][0]["left_out"] == [
-        {"reason": "not JSON", "rows": 1, "first": "served.jsonl:501"}
-    ]
+    assert found["files"][0]["left_out"] == [{"reason": "not JSON", "rows": 1, "first": "served.jsonl:501"}]
     html = (tmp_path / "proof" / "proof.html").read_text()
     assert "Learnt from campaign C-2" in html and "Re-posting" in html and 'class="fires"' in html
     assert not any(k.secret.hex() in html + json.dumps(found) for k in issued)
