@@ -64,16 +64,19 @@ def completed(ground: Ground, standing: list[Group], weights: Weights, rules: Ru
     """The groups, strongest first, those that are one operator's by ``SURE`` bits with everybody else who likely belongs to them:
     groups of which ``MOST`` do as a whole, and accounts that no other sure group has.
 
-    A group is told from others by who is plainly in it. Once it is, the odds are of the account alone.
+    A group is told from others by who is plainly in it. Once it is, the odds are of the account alone. Those who join must leave
+    the group as sure as it was: users of a public tool that an operator uses too would not.
     """
     found: list[Group] = []
     waiting = list(standing)
     while waiting:
         group = waiting.pop(0)
-        if weights.odds(group.traits) >= SURE:
+        sure = weights.odds(group.traits) >= SURE
+        for _ in range(rules.rounds if sure else 0):
             whole, left = filled(ground, group, found, waiting, weights, rules)
-            if weights.odds(whole.traits) >= SURE:
-                group, waiting = whole, left
+            if whole is group or weights.odds(whole.traits) < weights.odds(group.traits) - SAME:
+                break
+            group, waiting = whole, left
         found.append(group)
     return apart(ground, found, weights)
 
@@ -81,19 +84,16 @@ def completed(ground: Ground, standing: list[Group], weights: Weights, rules: Ru
 def filled(
     ground: Ground, group: Group, before: list[Group], waiting: list[Group], weights: Weights, rules: Rules
 ) -> tuple[Group, list[Group]]:
-    """A sure group with whoever likely belongs to it, and the groups ``waiting`` that it has not taken in."""
-    members = group.members
-    for _ in range(rules.rounds):
-        likely = belonging(ground.holdings, members, COMMON).likely(rules, members)
-        taken = [g for g in waiting if np.isin(g.members, likely).mean() >= MOST]
-        waiting = [g for g in waiting if not any(g is t for t in taken)]
-        others = [g.members for g in (*before, *waiting) if weights.odds(g.traits) >= SURE]
-        joining = np.concatenate([likely, *(g.members for g in taken)])
-        joining = np.setdiff1d(joining, np.concatenate([members, *others]))
-        if not len(joining):
-            break
-        members = np.union1d(members, joining)
-    return (weighed(ground, members, weights) if len(members) > len(group.members) else group), waiting
+    """A sure group with whoever likely belongs to it, itself where nobody does; and the groups ``waiting`` that it has not taken in."""
+    likely = belonging(ground.holdings, group.members, COMMON).likely(rules, group.members)
+    taken = [np.isin(g.members, likely).mean() >= MOST for g in waiting]
+    left = [g for g, t in zip(waiting, taken) if not t]
+    others = [g.members for g in (*before, *left) if weights.odds(g.traits) >= SURE]
+    joining = np.concatenate([likely, *(g.members for g, t in zip(waiting, taken) if t)])
+    joining = np.setdiff1d(joining, np.concatenate([group.members, *others]))
+    if not len(joining):
+        return group, waiting
+    return weighed(ground, np.union1d(group.members, joining), weights), left
 
 
 def operators(ground: Ground, group: Group, weights: Weights) -> list[Group]:
