@@ -84,7 +84,8 @@ def completed(ground: Ground, standing: list[Group], weights: Weights, rules: Ru
 def filled(
     ground: Ground, group: Group, before: list[Group], waiting: list[Group], weights: Weights, rules: Rules
 ) -> tuple[Group, list[Group]]:
-    """A sure group with whoever likely belongs to it, itself where nobody does; and the groups ``waiting`` that it has not taken in."""
+    """A sure group with whoever likely belongs to it, itself where nobody does; and of the groups ``waiting`` those it has not
+    taken in."""
     likely = belonging(ground.holdings, group.members, COMMON).likely(rules, group.members)
     taken = [np.isin(g.members, likely).mean() >= MOST for g in waiting]
     left = [g for g, t in zip(waiting, taken) if not t]
