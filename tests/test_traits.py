@@ -162,9 +162,10 @@ def test_a_large_group_is_held_against_others_and_not_against_itself(hand: Groun
     large = np.arange(0, 90)
     read = hand.measures["read"]
     assert read.of(large) == pytest.approx(30 * 0.9 / 360)
-    assert read.of_others(large) == 0
-    assert read.of_others(np.arange(10, 100)) == pytest.approx(30 * 0.9 / 40)
-    assert read.of_others(np.arange(100)) == 0, "beside everybody there is nobody"
+    assert read.usual(large) == 0
+    assert read.usual(np.arange(10, 100)) == pytest.approx(30 * 0.9 / 40)
+    assert read.usual(np.arange(100)) == 0, "beside everybody there is nobody"
+    assert read.usual(np.arange(8)) == pytest.approx(30 * 0.9 / 400), "a small one against all, whoever is taken in"
 
 
 @pytest.mark.parametrize(("told", "tasks"), [

@@ -73,6 +73,8 @@ STEPS = {
 
 
 MEASURES = ("read", "marked", "aimed", "single", "appetite")
+LARGE = 0.1
+"""Share of all there is from which on a group is a good part of what it would be held against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,12 @@ class Measure:
         """The mean over ``members``; 0 where none of them counts."""
         return self._mean(*self._inside(members))
 
-    def of_others(self, members: np.ndarray) -> float:
-        """The mean over everybody else: a large group must not be held against itself."""
+    def usual(self, members: np.ndarray) -> float:
+        """What ``members`` are held against: the mean over all, or over all others where they are ``LARGE`` enough to move it.
+        Held against others alone, a small group would look the stranger the more of those like it were taken in."""
         inside, weight = self._inside(members)
+        if weight < LARGE * self.total:
+            return self._mean(self.sum, self.total)
         return self._mean(self.sum - inside, self.total - weight)
 
     def _inside(self, members: np.ndarray) -> tuple[float, float]:

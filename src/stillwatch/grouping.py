@@ -64,17 +64,18 @@ def completed(ground: Ground, standing: list[Group], weights: Weights, rules: Ru
     """The groups, strongest first, those that are one operator's by ``SURE`` bits with everybody else who likely belongs to them:
     groups of which ``MOST`` do as a whole, and accounts that no other sure group has.
 
-    A group is told from others by who is plainly in it. Once it is, the odds are of the account alone. Those who join must leave
-    the group as sure as it was: users of a public tool that an operator uses too would not.
+    A group is told from others by who is plainly in it. Once it is, the odds are of the account alone. Only groups are completed
+    whose wordings are theirs, and those who join must leave the group as sure as it was: users of a public tool that an
+    operator uses too do neither.
     """
     found: list[Group] = []
     waiting = list(standing)
     while waiting:
         group = waiting.pop(0)
-        sure = weights.odds(group.traits) >= SURE
+        sure = weights.odds(group.traits) >= SURE and group.traits["exclusive"] >= OWNED
         for _ in range(rules.rounds if sure else 0):
             whole, left = filled(ground, group, found, waiting, weights, rules)
-            if whole is group or weights.odds(whole.traits) < weights.odds(group.traits) - SAME:
+            if whole is group or weights.odds(whole.traits) < weights.odds(group.traits):
                 break
             group, waiting = whole, left
         found.append(group)

@@ -68,7 +68,7 @@ def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str
     rows, which = rows[mine], which[mine]
     n, tasks = ground.practice["n"][rows], ground.practice["tasks"][rows]
     total, all_ = n.sum(), ground.totals["n"]
-    base = {m: ground.measures[m].of_others(members) for m in MEASURES}
+    base = {m: ground.measures[m].usual(members) for m in MEASURES}
     share = {m: ground.practice[m][rows].sum() / total if total else base[m] for m in MEASURES}
     user = np.searchsorted(members, ground.account[rows])
     per_user = np.bincount(user, n, len(members))
@@ -142,7 +142,7 @@ def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
     t, measures = ground.totals, ground.measures
     n = t["n"][members].astype(float)
     share = {m: measures[m].of(members) for m in (*MEASURES, "day", "weekend")}
-    base = {m: measures[m].of_others(members) for m in share}
+    base = {m: measures[m].usual(members) for m in share}
     mine = ground.aims[members].sum(axis=0) + 0.5
     others = ground.all_aims - mine + 1.5
     p, q = mine / mine.sum(), others / others.sum()
@@ -259,7 +259,7 @@ def declared(ground: Ground, members: np.ndarray) -> dict[str, float]:
         "org": float((d["org"][members] != 0).mean()),
         "vouched": float(d["vouched"][members].mean()),
         "taught": float(d["taught"][members].mean()),
-        "crossing": ground.measures["crossing"].of(members) - ground.measures["crossing"].of_others(members),
+        "crossing": ground.measures["crossing"].of(members) - ground.measures["crossing"].usual(members),
     }  # fmt: skip
 
 
