@@ -334,7 +334,6 @@ def otlp(row: dict[str, Any]) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"scope": {}, "spans": [span]}]}]}
 
 
-@pytest.mark.xfail(strict=True, reason="at the edge of a group an account changes sides: fewer settings are known")
 @pytest.mark.parametrize("form", [litellm, otlp], ids=["litellm", "otlp"])
 def test_straight_from_a_gateway(
     form: Callable[[dict[str, Any]], dict[str, Any]], world: World, scan: Scan, result: Result, base: Path

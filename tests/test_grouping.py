@@ -126,22 +126,38 @@ def standing_of(ground: Ground, *parts: np.ndarray) -> list[Group]:
 def test_whoever_likely_belongs_to_a_sure_group_joins_it_and_strangers_do_not(planted: tuple[Town, Ground]) -> None:
     made, ground = planted
     campaign = made.clusters["campaign"]
-    found = completed(ground, standing_of(ground, campaign[::2]), SURELY, RULES)
+    found = completed(ground, standing_of(ground, campaign[8:]), SURELY, RULES)
     assert [g.members.tolist() for g in found] == [campaign.tolist()]
     assert found[0].bits == pytest.approx(weighed(ground, campaign, PLAIN_WEIGHTS).bits)
 
 
 def test_nobody_joins_a_group_that_is_not_sure(planted: tuple[Town, Ground]) -> None:
     made, ground = planted
+    most = made.clusters["campaign"][8:]
+    found = completed(ground, standing_of(ground, most), UNSURE, RULES)
+    assert [g.members.tolist() for g in found] == [most.tolist()]
+
+
+def test_nobody_joins_a_group_whose_wordings_others_use_as_much(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
     half = made.clusters["campaign"][::2]
-    found = completed(ground, standing_of(ground, half), UNSURE, RULES)
+    found = completed(ground, standing_of(ground, half), SURELY, RULES)
     assert [g.members.tolist() for g in found] == [half.tolist()]
+
+
+def test_nobody_joins_who_would_make_a_group_less_sure(planted: tuple[Town, Ground]) -> None:
+    made, ground = planted
+    most = made.clusters["campaign"][8:]
+    doubting = replace(SURELY, standing=(1.0, -60.0, 400.0))
+    assert doubting.odds(weighed(ground, most, PLAIN_WEIGHTS).traits) >= 2
+    found = completed(ground, standing_of(ground, most), doubting, RULES)
+    assert [g.members.tolist() for g in found] == [most.tolist()]
 
 
 def test_two_pieces_of_one_campaign_become_one_and_another_group_stays(planted: tuple[Town, Ground]) -> None:
     made, ground = planted
     campaign, others = made.clusters["campaign"], made.clusters["company"]
-    pieces = standing_of(ground, campaign[::2], campaign[1::2], others)
+    pieces = standing_of(ground, campaign[8:], campaign[:8], others)
     found = completed(ground, pieces, SURELY, RULES)
     assert sorted(g.members.tolist() for g in found) == sorted([campaign.tolist(), others.tolist()])
 
