@@ -141,7 +141,7 @@ def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
     """What all of their exchanges are like, whatever marks them."""
     t, measures = ground.totals, ground.measures
     n = t["n"][members].astype(float)
-    share = {m: measures[m].of(members) for m in (*MEASURES, "day", "weekend")}
+    share = {m: measures[m].of(members) for m in ("read", "marked", "aimed", "single", "day", "weekend")}
     base = {m: measures[m].usual(members) for m in share}
     mine = ground.aims[members].sum(axis=0) + 0.5
     others = ground.all_aims - mine + 1.5
