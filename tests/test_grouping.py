@@ -10,10 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures_engine import PLAIN_WEIGHTS, Town, town, weights_of
+from fixtures_engine import PLAIN_WEIGHTS, START, SmallLog, Town, town, weights_of
 from stillwatch.evidence import Holdings
 from stillwatch.ground import Ground
-from stillwatch.grouping import PRICE, PROMISING, SMALLEST, Group, apart, completed, disjoint, groups, weighed, worth
+from stillwatch.grouping import (
+    PRICE,
+    PROMISING,
+    SMALLEST,
+    Group,
+    apart,
+    completed,
+    disjoint,
+    groups,
+    plainly,
+    weighed,
+    without_strangers,
+    worth,
+)
 from stillwatch.hypotheses import hypotheses
 from stillwatch.membership import Rules, belonging
 from stillwatch.weighing import probability, weights
@@ -152,6 +165,40 @@ def test_nobody_joins_who_would_make_a_group_less_sure(planted: tuple[Town, Grou
     assert doubting.odds(weighed(ground, most, PLAIN_WEIGHTS).traits) >= 2
     found = completed(ground, standing_of(ground, most), doubting, RULES)
     assert [g.members.tolist() for g in found] == [most.tolist()]
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[Ground]:
+    """Thirty of one operator, three of them without a card that another has, use its wording and a public one; eight strangers
+    use the public one, and so do some of all others."""
+    log = SmallLog()
+    for k in range(1500):
+        who = log.account(card=f"pool {k // 9}" if k < 27 else f"own {k}", created_at=START)
+        if k < 30:
+            log.exchange(who, 3, wording="theirs", net=f"home {k}")
+        log.exchange(who, 3, wording="public" if k < 38 or k % 20 == 0 else f"common {k % 9}", net=f"home {k}")
+    with log.opened() as engine:
+        yield Ground.load(engine, Holdings.load(engine, 1500))
+
+
+def test_strangers_who_use_one_of_an_operator_s_wordings_are_left_out(crowd: Ground) -> None:
+    together = np.arange(38)
+    assert plainly(crowd.holdings, together, RULES).tolist() == list(range(27))
+    sharing = weights_of(-3.0, share_two=6.0)
+    assert without_strangers(crowd, weighed(crowd, together, sharing), sharing, RULES).members.tolist() == list(
+        range(27)
+    )
+
+
+@pytest.mark.parametrize(
+    "bits", [{"start": -3.0, "size": 1.0}, {"start": 3.0, "share_two": 6.0}], ids=["no surer", "operator's"]
+)
+def test_who_shows_one_trace_stays_where_that_makes_nothing_surer_or_is_an_operator_s(
+    crowd: Ground, bits: dict[str, float]
+) -> None:
+    made = weights_of(**bits)
+    kept = without_strangers(crowd, weighed(crowd, np.arange(38), made), made, RULES)
+    assert kept.members.tolist() == list(range(38))
 
 
 def test_two_pieces_of_one_campaign_become_one_and_another_group_stays(planted: tuple[Town, Ground]) -> None:

@@ -141,7 +141,34 @@ def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Grou
     """A group less whoever is not of one piece with it; as it was, where that would take it apart: then it is weighed
     as a mixture."""
     kept = next(iter(grown(ground.holdings, group.members, rules)), group.members)
-    return weighed(ground, kept, weights) if len(kept) >= max(SMALLEST, 0.5 * len(group.members)) else group
+    whole = weighed(ground, kept, weights) if len(kept) >= max(SMALLEST, 0.5 * len(group.members)) else group
+    return without_strangers(ground, whole, weights, rules)
+
+
+def without_strangers(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
+    """A group's plain members alone, where they are most of it and surer to be one operator's than all are, and the others by
+    themselves are likelier not."""
+    told = plainly(ground.holdings, group.members, rules)
+    others = np.setdiff1d(group.members, told)
+    if len(told) < MOST * len(group.members) or len(others) < SMALLEST:
+        return group
+    less = weighed(ground, told, weights)
+    surer = weights.odds(less.traits) > weights.odds(group.traits)
+    return less if surer and weighed(ground, others, weights).bits < 0 else group
+
+
+def plainly(holdings: Holdings, members: np.ndarray, rules: Rules) -> np.ndarray:
+    """The members that show two traces, and of the others those who would join these.
+
+    Where an operator's accounts share cards or networks beside a wording, strangers who use one of its wordings have that
+    wording alone. Among the members they vouch for each other, and it looks like the group's own; held against those with two
+    traces it is what it is.
+    """
+    scored = belonging(holdings, members, COMMON)
+    two = members[scored.speaking(rules)[np.searchsorted(scored.accounts, members)] >= rules.families]
+    if len(two) < SMALLEST:
+        return two
+    return np.union1d(two, np.intersect1d(members, belonging(holdings, two, COMMON).joining(rules, two)))
 
 
 def weighed(ground: Ground, members: np.ndarray, weights: Weights) -> Group:
