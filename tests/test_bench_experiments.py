@@ -25,8 +25,8 @@ from fixtures_bench import MICRO  # noqa: E402
 from stillwatch import cli  # noqa: E402
 from stillwatch.errors import InputRejected, UsageError  # noqa: E402
 from stillwatch.protection import opened  # noqa: E402
-from stillwatch.protection.bench import corpus as corpus_  # noqa: E402
 from stillwatch.protection.bench import (  # noqa: E402
+    accuracy,
     cost,
     experiments,
     identification,
@@ -36,6 +36,8 @@ from stillwatch.protection.bench import (  # noqa: E402
     removal,
     translated,
 )  # fmt: skip
+from stillwatch.protection.bench import corpus as corpus_  # noqa: E402
+from stillwatch.protection.bench.attackers import Course  # noqa: E402
 from stillwatch.protection.bench.corpus import Corpus  # noqa: E402
 from stillwatch.protection.bench.learning import SMALL, Lab  # noqa: E402
 from stillwatch.protection.bench.models import small  # noqa: E402
@@ -173,6 +175,7 @@ def test_a_verdict_asks_both_halves(lab):
         (translated, translated.Asked(16, 280, 0.0)),
         (removal, removal.Asked(16, False)),
         (cost, cost.Asked(4, 1, (1, 32))),
+        (accuracy, accuracy.Asked(("sums",), 60, 20, Course(4, 1))),
     ],
 )
 def test_every_part_gives_json_rows_and_tables(lab, module, asked, monkeypatch):

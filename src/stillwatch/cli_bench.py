@@ -19,7 +19,7 @@ app = App(name="bench", help="Measure on this machine what a protection is worth
 AMISS = 1
 """Exit code where something that was asked does not hold."""
 
-PartName = Literal["experiments", "innocents", "identification", "tokenizer", "removal", "cost", "damage"]
+PartName = Literal["experiments", "innocents", "identification", "tokenizer", "removal", "cost", "accuracy", "damage"]
 SizeName = Literal["small", "full"]
 
 

@@ -20,6 +20,7 @@ import torch
 from stillwatch.errors import InputRejected, UsageError
 from stillwatch.progress import seconds_text
 from stillwatch.protection.bench import (
+    accuracy,
     cost,
     damage,
     experiments,
@@ -56,6 +57,7 @@ PARTS = {
     "tokenizer": Part("a suspect of another family", translated, {"full": 7, "small": 0.6}),
     "removal": Part("what takes the mark out again", removal, {"full": 9, "small": 0.8}),
     "cost": Part("time and likelihood", cost, {"full": 4, "small": 0.5}),
+    "accuracy": Part("right answers under a watermark", accuracy, {"full": 3, "small": 0.4}),
 }
 NAMES = (*PARTS, DAMAGE)
 DAMAGE_MINUTES = {"full": 25.0, "small": 2.0}
