@@ -22,9 +22,10 @@ from stillwatch.grouping import (
     completed,
     disjoint,
     groups,
+    improved,
     plainly,
+    purged,
     weighed,
-    without_strangers,
     worth,
 )
 from stillwatch.hypotheses import hypotheses
@@ -185,20 +186,16 @@ def test_strangers_who_use_one_of_an_operator_s_wordings_are_left_out(crowd: Gro
     together = np.arange(38)
     assert plainly(crowd.holdings, together, RULES).tolist() == list(range(27))
     sharing = weights_of(-3.0, share_two=6.0)
-    assert without_strangers(crowd, weighed(crowd, together, sharing), sharing, RULES).members.tolist() == list(
-        range(27)
-    )
+    assert purged(crowd, weighed(crowd, together, sharing), sharing, RULES).members.tolist() == list(range(27))
 
 
-@pytest.mark.parametrize(
-    "bits", [{"start": -3.0, "size": 1.0}, {"start": 3.0, "share_two": 6.0}], ids=["no surer", "operator's"]
-)
-def test_who_shows_one_trace_stays_where_that_makes_nothing_surer_or_is_an_operator_s(
-    crowd: Ground, bits: dict[str, float]
-) -> None:
-    made = weights_of(**bits)
-    kept = without_strangers(crowd, weighed(crowd, np.arange(38), made), made, RULES)
-    assert kept.members.tolist() == list(range(38))
+def test_who_shows_less_stays_where_they_would_be_an_operator_s_by_themselves(crowd: Ground) -> None:
+    everybody = weights_of(3.0, share_two=6.0)
+    whole = weighed(crowd, np.arange(38), everybody)
+    assert purged(crowd, whole, everybody, RULES).members.tolist() == list(range(38))
+    assert improved(crowd, whole, everybody, RULES).members.tolist() == list(range(38))
+    sharing = weights_of(-3.0, share_two=6.0)
+    assert improved(crowd, whole, sharing, RULES).members.tolist() == list(range(27))
 
 
 def test_two_pieces_of_one_campaign_become_one_and_another_group_stays(planted: tuple[Town, Ground]) -> None:

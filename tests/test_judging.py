@@ -67,7 +67,7 @@ def quick_to_accuse() -> Iterator[None]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judging")
     plans = (parse_campaign("balanced_reasoning:30"), parse_campaign("foreign_traces:30"))
-    simulate(default_world(4, accounts=300, exchanges=2_000, campaigns=plans), folder)
+    simulate(default_world(6, accounts=300, exchanges=2_000, campaigns=plans), folder)
     return folder
 
 

@@ -194,16 +194,64 @@ def test_workers_of_one_queue_differ_by_chance_alone() -> None:
 
     def of(lengths: np.ndarray) -> float:
         n, sums = np.bincount(who).astype(float), np.bincount(who, lengths)
-        return uneven(n, sums, np.bincount(who, lengths**2))
+        return uneven(n, (sums, np.bincount(who, lengths**2)))
 
     dealt = rng.normal(5, 1, len(who))
     assert abs(of(dealt)) < 0.6
     assert of(dealt + rng.normal(0, 1, 40)[who]) > 3
 
 
+def test_measures_are_pooled_by_how_much_of_each_there_is() -> None:
+    """Eight coins alike for all beside one in which accounts differ: it is diluted, not lost; alone it is plain."""
+    rng = np.random.default_rng(6)
+    who = np.repeat(np.arange(30), 20)
+    n = np.bincount(who).astype(float)
+    fair = [np.bincount(who, rng.random(len(who)) < 0.5) for _ in range(8)]
+    own = np.bincount(who, rng.random(len(who)) < np.where(who % 2, 0.9, 0.1))
+    alone, among, none = (uneven(n, *((m, m) for m in ms)) for ms in ([own], [own, *fair], fair))
+    assert alone > among + 0.5 > none + 1
+    assert abs(none) < 0.5
+
+
+@pytest.mark.parametrize("prompts", [True, False], ids=["told", "content missing"])
+def test_a_queue_deals_out_each_prompt_once_and_people_ask_again(prompts: bool) -> None:
+    log = SmallLog()
+    for k in range(60):
+        who = log.account()
+        for step in range(8):
+            asked = {"prompt": f"{k} {step % 4 if k < 10 else step}"} if prompts else {}
+            log.exchange(who, wording="theirs" if k < 10 else f"other {k % 3}", **asked)
+    with log.opened() as engine:
+        ground = Ground.load(engine, Holdings.load(engine, 60))
+    expected = 1.0 if prompts else 0.0
+    assert traits(ground, TEN)["again"] == traits(ground, TEN)["whole_again"] == expected
+    assert traits(ground, np.arange(20, 40))["whole_again"] == 0.0
+
+
+def test_accounts_that_ask_each_about_something_else_differ_in_meaning() -> None:
+    rng = np.random.default_rng(7)
+    log = SmallLog()
+    for k in range(80):
+        who = log.account()
+        for _ in range(12):
+            code = rng.integers(1, 2**62) if k < 20 else hash_of(k) ^ (1 << int(rng.integers(64)) % 62)
+            log.exchange(who, wording="dealt" if k < 20 else "own" if k < 40 else f"w{k % 3}", meaning=int(code))
+    with log.opened() as engine:
+        ground = Ground.load(engine, Holdings.load(engine, 80))
+    dealt, own = (traits(ground, members) for members in (np.arange(20), np.arange(20, 40)))
+    for name in ("uneven_meaning", "whole_meaning"):
+        assert abs(dealt[name]) < 0.5
+        assert own[name] > 3
+
+
+def hash_of(k: int) -> int:
+    """A number of 62 bits that looks drawn."""
+    return int(np.random.default_rng(k).integers(1, 2**62))
+
+
 def test_how_lengths_differ_is_not_told_of_two_accounts_or_of_equal_lengths() -> None:
-    assert uneven(np.array([9.0, 9.0]), np.array([9.0, 18.0]), np.array([20.0, 40.0])) == 4.0
-    assert uneven(np.full(9, 9.0), np.full(9, 18.0), np.full(9, 36.0)) == 4.0
+    assert uneven(np.array([9.0, 9.0]), (np.array([9.0, 18.0]), np.array([20.0, 40.0]))) == 4.0
+    assert uneven(np.full(9, 9.0), (np.full(9, 18.0), np.full(9, 36.0))) == 4.0
 
 
 def test_people_use_fewer_wordings_than_dealing_out_would_give_them() -> None:

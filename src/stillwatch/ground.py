@@ -11,7 +11,25 @@ from stillwatch.evidence import KIND_NAMES, Holdings
 from stillwatch.store import Engine
 from stillwatch.types import CAPABILITIES
 
-PRACTICE = """
+PLANES = range(0, 64, 8)
+SIDES = tuple(f"side_{plane}" for plane in PLANES)
+"""Of eight of the 64 planes through all meanings, how many exchanges lie on one side: sums that tell what is asked about."""
+SUMS = ("length", "squares", "chars", "chars_squares", "read_squares", "prompts", *SIDES)
+"""What accounts of a group are held against each other by: sums over exchanges of logarithms of lengths, of their squares and of
+those of ``read``; how many different prompts; and ``SIDES``."""
+SUMMED = """sum(ln(1 + coalesce(f.input_tokens, 0))) AS length,
+               sum(ln(1 + coalesce(f.input_tokens, 0)) * ln(1 + coalesce(f.input_tokens, 0))) AS squares,
+               sum(ln(1 + coalesce(f.prompt_chars, 0))) AS chars,
+               sum(ln(1 + coalesce(f.prompt_chars, 0)) * ln(1 + coalesce(f.prompt_chars, 0))) AS chars_squares,
+               sum(coalesce(f.elicitation, 0) * coalesce(f.elicitation, 0)) AS read_squares,
+               count(DISTINCT CASE WHEN coalesce(f.prompt, 0) <> 0 THEN f.prompt ELSE f.exchange END) AS prompts,
+               """ + ",\n               ".join(
+    f"sum(CASE WHEN (f.meaning & {1 << plane}) <> 0 THEN 1.0 ELSE 0.0 END) AS side_{plane}" for plane in PLANES
+)
+"""The columns ``SUMS``."""
+
+PRACTICE = (
+    """
         SELECT a.customer AS account, f.{column} AS wording, count(*) AS n,
                greatest(count(DISTINCT CASE WHEN coalesce(f.conversation, 0) <> 0 THEN f.conversation ELSE f.exchange END),
                         sum(CASE WHEN f.turn <= 1 THEN 1 ELSE 0 END)) AS tasks,
@@ -19,12 +37,15 @@ PRACTICE = """
                sum(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
                sum(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
                sum(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
-               sum(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.input_tokens, 0))) AS length,
-               sum(ln(1 + coalesce(f.input_tokens, 0)) * ln(1 + coalesce(f.input_tokens, 0))) AS squares
+               sum(coalesce(f.appetite, 0)) AS appetite,
+               """
+    + SUMMED
+    + """
         FROM facts f JOIN accounts a ON a.account = f.account
         WHERE f.{column} <> 0 AND f.{column} IN (SELECT value FROM holders WHERE kind = '{column}')
         GROUP BY a.customer, f.{column}
         """
+)
 """What is asked by customer and ``column``: a wording or a system text that several hold. A ``task`` is a conversation, or an
 exchange that opens one: an agent's forty steps are one thing to do, dealt out once."""
 
@@ -35,8 +56,10 @@ STEPS = {
                avg(CASE WHEN f.elicitation >= 0.5 THEN 1.0 ELSE 0.0 END) AS marked,
                avg(CASE WHEN f.capability < 10 THEN 1.0 ELSE 0.0 END) AS aimed,
                avg(CASE WHEN coalesce(f.turn, 0) <= 1 THEN 1.0 ELSE 0.0 END) AS single,
-               avg(coalesce(f.appetite, 0)) AS appetite, sum(ln(1 + coalesce(f.input_tokens, 0))) AS length,
-               sum(ln(1 + coalesce(f.input_tokens, 0)) * ln(1 + coalesce(f.input_tokens, 0))) AS squares,
+               avg(coalesce(f.appetite, 0)) AS appetite,
+               """
+    + SUMMED
+    + """,
                avg(cos(date_diff('hour', s.first, f.time) * 0.2617993878)) AS cosine,
                avg(sin(date_diff('hour', s.first, f.time) * 0.2617993878)) AS sine,
                avg(CASE WHEN (f.slot - f.slot % 4) / 4 % 7 IN (2, 3) THEN 1.0 ELSE 0.0 END) AS weekend,
@@ -152,7 +175,7 @@ class Ground:
         rows = engine.rows("trait_practice").sort_by([("wording", "ascending"), ("account", "ascending")])
         wording = rows["wording"].to_numpy()
         wordings, first = np.unique(wording, return_index=True)
-        practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "tasks", "length", "squares", *MEASURES)}
+        practice = {n: rows[n].to_numpy().astype(float) for n in ("n", "tasks", *SUMS, *MEASURES)}
         aimed = engine.rows("trait_aims")
         capability = np.clip(aimed["capability"].to_numpy(), 0, len(CAPABILITIES) - 1)
         aims = np.zeros((size, len(CAPABILITIES)))

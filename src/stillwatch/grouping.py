@@ -30,6 +30,8 @@ PRICE = 12.0
 SURE, MOST = 2.0, 0.5
 """Bits of odds from which on a group is an operator's, and takes whoever likely belongs to it; and the share of another group's
 members who do, from which on the two are one."""
+LARGE_PART = 0.05
+"""Share of a group from which on those who would be left out are asked what they are by themselves."""
 SMALLEST = 5
 OVERLAP = 0.3
 """Share of the smaller of two groups from which on they are one question."""
@@ -138,23 +140,24 @@ def akin(ground: Ground, one: Group, other: Group) -> bool:
 
 
 def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
-    """A group less whoever is not of one piece with it; as it was, where that would take it apart: then it is weighed
-    as a mixture."""
+    """A group less whoever is not of one piece with it, and less strangers who use one of its wordings; as it was, where that
+    would take it apart: then it is weighed as a mixture."""
     kept = next(iter(grown(ground.holdings, group.members, rules)), group.members)
-    whole = weighed(ground, kept, weights) if len(kept) >= max(SMALLEST, 0.5 * len(group.members)) else group
-    return without_strangers(ground, whole, weights, rules)
+    whole = parted(ground, group, kept, weights)
+    told = plainly(ground.holdings, whole.members, rules)
+    less = parted(ground, whole, told, weights)
+    return less if weights.odds(less.traits) > weights.odds(whole.traits) else whole
 
 
-def without_strangers(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
-    """A group's plain members alone, where they are most of it and surer to be one operator's than all are, and the others by
-    themselves are likelier not."""
-    told = plainly(ground.holdings, group.members, rules)
-    others = np.setdiff1d(group.members, told)
-    if len(told) < MOST * len(group.members) or len(others) < SMALLEST:
+def parted(ground: Ground, group: Group, kept: np.ndarray, weights: Weights) -> Group:
+    """The members ``kept`` alone, where they are most of the group and the others by themselves are likelier not an operator's;
+    else the group."""
+    others = np.setdiff1d(group.members, kept)
+    if len(kept) < max(SMALLEST, MOST * len(group.members)):
         return group
-    less = weighed(ground, told, weights)
-    surer = weights.odds(less.traits) > weights.odds(group.traits)
-    return less if surer and weighed(ground, others, weights).bits < 0 else group
+    if len(others) >= LARGE_PART * len(group.members) and weighed(ground, others, weights).bits >= 0:
+        return group
+    return weighed(ground, kept, weights)
 
 
 def plainly(holdings: Holdings, members: np.ndarray, rules: Rules) -> np.ndarray:
@@ -203,8 +206,13 @@ def worth(group: Group) -> float:
 
 
 def improved(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
-    """The better of a group less its doubtful members, and that grown."""
-    versions = [weighed(ground, m, weights) for m in grown(ground.holdings, group.members, rules) if len(m) >= SMALLEST]
+    """The best of a group less its doubtful members, that grown, and all of it where those are likelier an operator's too."""
+    found = [m for m in grown(ground.holdings, group.members, rules) if len(m) >= SMALLEST]
+    versions = [weighed(ground, m, weights) for m in found]
+    if found:
+        doubtful = np.setdiff1d(group.members, found[0])
+        if len(doubtful) >= LARGE_PART * len(group.members) and weighed(ground, doubtful, weights).bits >= 0:
+            versions.append(group)
     return min(versions, key=_order, default=Group(group.members, group.traits, -np.inf))
 
 

@@ -16,7 +16,7 @@ import igraph
 import numpy as np
 
 from stillwatch.evidence import KIND_NAMES
-from stillwatch.ground import MEASURES, Ground
+from stillwatch.ground import MEASURES, SIDES, SUMS, Ground
 
 ALIKE = ("client", "tls", "tools", "settings", "signup_day", "signup_tls")
 """Kinds of which is asked how far one value is common to the group and to nobody else."""
@@ -26,6 +26,8 @@ TRACED = {"card": 0, "phone": 0, "net": 1, "signup_net": 1, "prompt": 2, "wordin
 """Which trace each of ``SHARING`` is of: whom it takes to leave it."""
 UNTOLD = 6.0
 """``dispatch`` of a group with nothing to deal out; the most it can be."""
+SURELY = 1.645
+"""Standard errors above what was measured, below which the truth lies in 19 of 20 cases."""
 MARKERS = 40
 """Marking wordings that are looked at, those most members use."""
 
@@ -72,7 +74,7 @@ def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str
     share = {m: ground.practice[m][rows].sum() / total if total else base[m] for m in MEASURES}
     user = np.searchsorted(members, ground.account[rows])
     per_user = np.bincount(user, n, len(members))
-    by = {m: np.bincount(user, ground.practice[m][rows], len(members)) for m in ("length", "squares", "aimed")}
+    by = {m: np.bincount(user, ground.practice[m][rows], len(members)) for m in ("read", "aimed", *SUMS)}
     return {
         "exclusive": float(exclusive),
         "owned": owned(np.bincount(which, minlength=len(marks)), uses),
@@ -87,8 +89,12 @@ def practice(ground: Ground, members: np.ndarray, marks: np.ndarray) -> dict[str
         "repeats": float(np.log2(max(1.0, tasks.sum()) / max(1, len(rows)))),
         "dispatch": dispatch(user, which, tasks),
         "variety": variety(user, which, tasks),
-        "uneven_length": uneven(per_user, by["length"], by["squares"]),
-        "uneven_aimed": uneven(per_user, by["aimed"], by["aimed"]),
+        "uneven_length": uneven(per_user, (by["length"], by["squares"])),
+        "uneven_chars": uneven(per_user, (by["chars"], by["chars_squares"])),
+        "uneven_aimed": uneven(per_user, (by["aimed"], by["aimed"])),
+        "uneven_read": uneven(per_user, (by["read"], by["read_squares"])),
+        "uneven_meaning": uneven(per_user, *((by[side], by[side]) for side in SIDES)),
+        "again": again(total, by["prompts"]),
     }
 
 
@@ -97,22 +103,33 @@ def owned(mine: np.ndarray, uses: np.ndarray) -> float:
     return float(np.average(np.log2((mine + 1) / (uses - mine + 1)), weights=mine)) if len(mine) else -4.0
 
 
-def uneven(n: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> float:
-    """How much more accounts differ in a measure than their exchanges do: log2 of F of a one-way analysis of variance, clipped to
-    -1..4; 4 where it cannot be told. Workers who draw from one queue differ by chance alone, and F is 1.
+def uneven(n: np.ndarray, *measures: tuple[np.ndarray, np.ndarray]) -> float:
+    """How much more accounts differ in measures than their exchanges do, at most: log2 of F of a one-way analysis of variance and
+    ``SURELY`` standard errors of it, clipped to -1..4; 4 where it cannot be told. Workers who draw from one queue differ by
+    chance alone, and F is 1; but so it may be, by luck, among few who do not.
 
-    ``n``, ``sums`` and ``squares`` are by account: exchanges, and the sum of the measure and of its squares over them.
+    ``n`` is exchanges by account; each measure is its sum over them and that of its squares, by account. Several measures are
+    pooled: the variance between accounts of all together, over that within them.
     """
     keep = n > 0
-    n, sums, squares = n[keep], sums[keep], squares[keep]
-    total = n.sum()
-    if len(n) < 3 or total - len(n) < 10:
+    n, total, accounts = n[keep], n.sum(), keep.sum()
+    if accounts < 3 or total - accounts < 10:
         return 4.0
-    between = (sums**2 / n).sum() - sums.sum() ** 2 / total
-    within = squares.sum() - (sums**2 / n).sum()
+    between = within = 0.0
+    for sums, squares in measures:
+        means = (sums[keep] ** 2 / n).sum()
+        between += means - sums.sum() ** 2 / total
+        within += squares.sum() - means
     if within <= 1e-6 * total:
         return 4.0
-    return float(np.clip(np.log2(max(1e-9, between / (len(n) - 1)) / (within / (total - len(n)))), -1, 4))
+    error = np.sqrt(2 / len(measures) * (1 / (accounts - 1) + 1 / (total - accounts))) / np.log(2)
+    told = np.log2(max(1e-9, between / (accounts - 1)) / (within / (total - accounts)))
+    return float(np.clip(told + SURELY * error, -1, 4))
+
+
+def again(asked: float, prompts: np.ndarray) -> float:
+    """How often an account asks the same thing word for word, log2 of exchanges to prompts: a queue deals out each once."""
+    return float(np.log2(max(1.0, asked) / max(1.0, prompts.sum())))
 
 
 def variety(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
@@ -152,7 +169,11 @@ def whole(ground: Ground, members: np.ndarray) -> dict[str, float]:
         "whole_aimed": share["aimed"] - base["aimed"],
         "whole_single": share["single"] - base["single"],
         "narrow": float((p * np.log2(p / q)).sum()),
-        "whole_length": uneven(n, t["length"][members], t["squares"][members]),
+        "whole_length": uneven(n, (t["length"][members], t["squares"][members])),
+        "whole_chars": uneven(n, (t["chars"][members], t["chars_squares"][members])),
+        "whole_reading": uneven(n, (n * t["read"][members], t["read_squares"][members])),
+        "whole_meaning": uneven(n, *((t[side][members], t[side][members]) for side in SIDES)),
+        "whole_again": again(n.sum(), t["prompts"][members]),
         "day": share["day"] - base["day"] if (n >= 8).any() else 0.0,
         "weekend": share["weekend"] - base["weekend"],
     }
