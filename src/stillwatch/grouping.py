@@ -30,8 +30,9 @@ PRICE = 12.0
 SURE, MOST = 2.0, 0.5
 """Bits of odds from which on a group is an operator's, and takes whoever likely belongs to it; and the share of another group's
 members who do, from which on the two are one."""
-LARGE_PART = 0.05
-"""Share of a group from which on those who would be left out are asked what they are by themselves."""
+LARGE_PART, ALSO = 0.05, 1.0
+"""Share of a group from which on those who would be left out are asked what they are by themselves, and the bits from which on
+they stay: twice as likely an operator's as not."""
 SMALLEST = 5
 OVERLAP = 0.3
 """Share of the smaller of two groups from which on they are one question."""
@@ -150,12 +151,12 @@ def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Grou
 
 
 def parted(ground: Ground, group: Group, kept: np.ndarray, weights: Weights) -> Group:
-    """The members ``kept`` alone, where they are most of the group and the others by themselves are likelier not an operator's;
-    else the group."""
+    """The members ``kept`` alone, where they are most of the group and the others by themselves are not plainly an
+    operator's; else the group."""
     others = np.setdiff1d(group.members, kept)
     if len(kept) < max(SMALLEST, MOST * len(group.members)):
         return group
-    if len(others) >= LARGE_PART * len(group.members) and weighed(ground, others, weights).bits >= 0:
+    if len(others) >= LARGE_PART * len(group.members) and weighed(ground, others, weights).bits >= ALSO:
         return group
     return weighed(ground, kept, weights)
 
@@ -211,7 +212,7 @@ def improved(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Gr
     versions = [weighed(ground, m, weights) for m in found]
     if found:
         doubtful = np.setdiff1d(group.members, found[0])
-        if len(doubtful) >= LARGE_PART * len(group.members) and weighed(ground, doubtful, weights).bits >= 0:
+        if len(doubtful) >= LARGE_PART * len(group.members) and weighed(ground, doubtful, weights).bits >= ALSO:
             versions.append(group)
     return min(versions, key=_order, default=Group(group.members, group.traits, -np.inf))
 
