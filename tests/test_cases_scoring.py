@@ -284,7 +284,9 @@ EXPLAINS = (Alternative("one payer", True, "x"),)
 SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("long odds", {}, Outcome.CAMPAIGN),
     ("one member too few", {"size": RULES.smallest - 1}, Outcome.REVIEW),
-    ("just enough members", {"size": RULES.smallest}, Outcome.CAMPAIGN),
+    ("just enough members", {"size": RULES.smallest, "odds": RULES.act + RULES.few}, Outcome.CAMPAIGN),
+    ("a handful, not so sure", {"size": RULES.handful - 1, "odds": RULES.act + RULES.few - 0.01}, Outcome.REVIEW),
+    ("more than a handful", {"size": RULES.handful, "odds": RULES.act}, Outcome.CAMPAIGN),
     ("odds too short", {"odds": RULES.act - 0.01}, Outcome.REVIEW),
     ("just worth a look", {"odds": RULES.worth}, Outcome.REVIEW),
     ("not worth a look", {"odds": RULES.worth - 0.01, "evidence": {"template": 9.0}}, Outcome.LET_GO),

@@ -44,7 +44,8 @@ class Rules:
     so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is
     plain: ``families`` traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
     Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
-    are asked for.
+    are asked for; and of less than ``handful`` accounts ``few`` more, since a company of a dozen that did not say so is commoner
+    than an operator of a dozen.
     ``worth`` bits of odds send a case to review, and so do proven axes, whatever the odds. ``cover`` and ``lift`` are what a
     shared value needs to be named.
     """
@@ -52,6 +53,8 @@ class Rules:
     smallest: int = 8
     act: float = 2.0
     unread: float = 2.0
+    handful: int = 16
+    few: float = 2.0
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
@@ -257,7 +260,7 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    need = rules.act + (0.0 if draft.read else rules.unread)
+    need = rules.act + (0.0 if draft.read else rules.unread) + (rules.few if case.size < rules.handful else 0.0)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
     weighty = draft.odds >= need and q_value <= rules.q_value and seen
     plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)
