@@ -13,7 +13,7 @@ import pytest
 
 from stillwatch.errors import UsageError
 from stillwatch.fingerprints import UNOBSERVED, Fingerprint, Observed, builtin, column, observe
-from stillwatch.fingerprints._reader import CLASSES, Floats, judge
+from stillwatch.fingerprints._reader import CLASSES, Floats, judge, times
 from stillwatch.fingerprints._tokens import HEAD_BYTES, TAIL_BYTES
 from stillwatch.fingerprints.prompt import read
 from stillwatch.privacy import Privacy
@@ -200,6 +200,17 @@ def test_huge_prompts_are_read_at_both_ends_only() -> None:
     assert sketch(opening)[0] in reading.sketch[0]
     assert sketch(closing)[-1] in reading.sketch[0]
     assert reading.counts[0].max() <= HEAD_BYTES + TAIL_BYTES
+
+
+@pytest.mark.parametrize("terms", [1, 3, 4, 7, 296])
+def test_a_row_s_scores_hang_on_no_other_row(terms: int) -> None:
+    rng = np.random.default_rng(terms)
+    rows, matrix = (rng.normal(size=s).astype(np.float32) for s in ((40, terms), (terms, 20)))
+    whole = times(rows, matrix)
+    assert whole == pytest.approx(rows @ matrix, abs=1e-4)
+    for n in (1, 2, 3, 5, 16, 33):
+        assert (times(rows[:n], matrix) == whole[:n]).all()
+        assert (times(rows[n:], np.asfortranarray(matrix)) == whole[n:]).all()
 
 
 def test_slices_nulls_and_encodings_read_alike() -> None:

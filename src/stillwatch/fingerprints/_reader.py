@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from stillwatch.fingerprints._lexicon import UNIT, WIDTH, Sums, weights
 from stillwatch.fingerprints._tokens import BYTES, CODE, DIGITS, FENCE, LATEX, NUMBERED, SIGNS, TAGS
@@ -78,9 +79,33 @@ def features(prompt: Sums, counts: npt.NDArray[np.int32], system: Sums) -> Float
 
 def logits(seen: Floats, w: dict[str, Any]) -> Floats:
     """Raw log-odds of each class."""
-    hidden = np.maximum(seen @ w["hidden"] + w["hidden_bias"], 0)
-    result: Floats = hidden @ w["out"] + seen @ w["skip"] + w["bias"]
+    hidden = np.maximum(times(seen, w["hidden"]) + w["hidden_bias"], 0)
+    result: Floats = times(hidden, w["out"]) + times(seen, w["skip"]) + w["bias"]
     return result
+
+
+def times(rows: Floats, matrix: Floats) -> Floats:
+    """``rows @ matrix``, each row by itself and in one order: a library's product may round a row as its neighbours have it, and
+    what is read in an exchange must not hang on those it came with."""
+    found = np.zeros((len(rows), matrix.shape[1]), np.float32)
+    _add_products(np.ascontiguousarray(rows), np.ascontiguousarray(matrix), found)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _add_products(rows: Floats, matrix: Floats, found: Floats) -> None:
+    """Four terms at a time, so that sums are loaded and stored a quarter as often: as quick as a library's."""
+    terms, width = matrix.shape
+    fours = terms - terms % 4
+    for i in range(rows.shape[0]):
+        row, into = rows[i], found[i]
+        for k in range(0, fours, 4):
+            a, b, c, d = row[k], row[k + 1], row[k + 2], row[k + 3]
+            for j in range(width):
+                into[j] += a * matrix[k, j] + b * matrix[k + 1, j] + c * matrix[k + 2, j] + d * matrix[k + 3, j]
+        for k in range(fours, terms):
+            for j in range(width):
+                into[j] += row[k] * matrix[k, j]
 
 
 def sigmoid(odds: Floats) -> Floats:
