@@ -151,14 +151,15 @@ def purged(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Grou
 
 
 def parted(ground: Ground, group: Group, kept: np.ndarray, weights: Weights) -> Group:
-    """The members ``kept`` alone, where they are most of the group and the others by themselves are not plainly an
-    operator's; else the group."""
+    """The members ``kept`` alone, where they are most of the group and the others not ``also`` an operator's; else the group."""
+    enough = max(SMALLEST, MOST * len(group.members)) <= len(kept) < len(group.members)
+    return weighed(ground, kept, weights) if enough and not also(ground, group, kept, weights) else group
+
+
+def also(ground: Ground, group: Group, kept: np.ndarray, weights: Weights) -> bool:
+    """Whether the members beside ``kept`` are a good part of the group, and by themselves plainly an operator's."""
     others = np.setdiff1d(group.members, kept)
-    if len(kept) < max(SMALLEST, MOST * len(group.members)):
-        return group
-    if len(others) >= LARGE_PART * len(group.members) and weighed(ground, others, weights).bits >= ALSO:
-        return group
-    return weighed(ground, kept, weights)
+    return len(others) >= LARGE_PART * len(group.members) and weighed(ground, others, weights).bits >= ALSO
 
 
 def plainly(holdings: Holdings, members: np.ndarray, rules: Rules) -> np.ndarray:
@@ -207,13 +208,11 @@ def worth(group: Group) -> float:
 
 
 def improved(ground: Ground, group: Group, weights: Weights, rules: Rules) -> Group:
-    """The best of a group less its doubtful members, that grown, and all of it where those are likelier an operator's too."""
+    """The best of a group less its doubtful members, that grown, and all of it where those are ``also`` an operator's."""
     found = [m for m in grown(ground.holdings, group.members, rules) if len(m) >= SMALLEST]
     versions = [weighed(ground, m, weights) for m in found]
-    if found:
-        doubtful = np.setdiff1d(group.members, found[0])
-        if len(doubtful) >= LARGE_PART * len(group.members) and weighed(ground, doubtful, weights).bits >= ALSO:
-            versions.append(group)
+    if found and also(ground, group, found[0], weights):
+        versions.append(group)
     return min(versions, key=_order, default=Group(group.members, group.traits, -np.inf))
 
 
