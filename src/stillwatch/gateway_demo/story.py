@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,7 +21,9 @@ from stillwatch.gateway_demo.month import Call, Month, lines, secret_of
 from stillwatch.gateway_demo.processes import Child, wait_for
 from stillwatch.gateway_demo.proxy import Proxy
 from stillwatch.gateway_demo.telling import Teller
+from stillwatch.serving import newest
 from stillwatch.serving.home import Home
+from stillwatch.serving.judging import Status
 from stillwatch.verification import public_key, verify
 
 FIRST, SECOND, REVIEWER = "robin", "sam", "kim"
@@ -145,24 +148,34 @@ def sent(stage: Stage, call: Call) -> int:
 def judged(stage: Stage) -> str:
     """Everything judged by the server's own judge; the id of the largest campaign."""
     stage.tell.step("Everything is judged, by the server's own judge in a process beside it")
+    asked = datetime.now(UTC)
     stage.post("/api/judge-now", {})
-    stage.wait("a campaign is named", lambda: _is_named(stage), JUDGED_WITHIN_S)
+    stage.wait("everything is judged", lambda: _is_judged(stage, asked), JUDGED_WITHIN_S)
     found = sorted(stage.get("/api/campaigns")["campaigns"], key=lambda c: -c["accounts"])
+    expect(bool(found), "no campaign was found")
     for campaign in found:
         _tell_campaign(stage, campaign)
     return str(found[0]["campaign_id"])
 
 
-def _is_named(stage: Stage) -> bool:
-    """Whether there is a campaign; Terminal where the judge has failed and none can come."""
+def _is_judged(stage: Stage, asked: datetime) -> bool:
+    """Whether a judgement that began since then is over, and told: on its way through the month it says what it has so far.
+    Terminal where the judge has failed and none can come."""
     failing = stage.figure('stillwatch_alarm{alarm="judge_failing"}')
     expect(failing == 0, f"the judge fails; stillwatch doctor {stage.home.folder} says why")
-    return bool(stage.get("/api/campaigns")["campaigns"])
+    status = Status.read(stage.home)
+    if status.status != "waiting" or status.started is None or status.started < asked:
+        return False
+    written, told = newest.read(stage.home.results), stage.get("/api/campaigns")["judged"]
+    return written is not None and told is not None and datetime.fromisoformat(told) == written.finished
+
+
+def _members(stage: Stage, campaign_id: str) -> set[str]:
+    return {m["account_id"] for m in stage.get(f"/api/campaigns/{campaign_id}?limit={LIMIT}")["members"]}
 
 
 def _tell_campaign(stage: Stage, campaign: Mapping[str, Any]) -> None:
-    members = stage.get(f"/api/campaigns/{campaign['campaign_id']}?limit={LIMIT}")["members"]
-    names = {m["account_id"] for m in members}
+    names = _members(stage, campaign["campaign_id"])
     planted = max(stage.month.planted.values(), key=lambda accounts: len(accounts & names))
     tell = stage.tell
     tell.line(f"{campaign['campaign_id']}: {campaign['summary']}")
@@ -173,7 +186,8 @@ def _tell_campaign(stage: Stage, campaign: Mapping[str, Any]) -> None:
 def slowed(stage: Stage, campaign_id: str) -> Suspects:
     """What the policy does at once, and what the customers see of it."""
     stage.tell.step("The policy slows its accounts down at once: six requests a minute each. Nobody had to be asked")
-    stage.wait("suspensions wait for people", lambda: bool(_of(stage, campaign_id, "pending")))
+    members = _members(stage, campaign_id)
+    stage.wait("suspensions wait for people", lambda: len(_of(stage, campaign_id, "pending")) >= len(members))
     stage.wait("accounts are slowed down", lambda: bool(_of(stage, campaign_id, "in_force")))
     accounts = tuple(sorted(a["account_id"] for a in _of(stage, campaign_id, "in_force") if a["rung"] == "throttle"))
     expect(len(accounts) >= 2, f"{len(accounts)} accounts were slowed down, which are too few to tell of")
