@@ -302,7 +302,9 @@ def check(files: list[Path], svg: Path | None) -> None:
             p[by == part] = 1 / (1 + 2.0 ** -(slope * given[by == part] + shift))
         report(name, p[told], rows.y[told], rows.w[told], rows.of[told])
         if svg is not None and name == "generator":
-            svg.write_text(picture(*bins(p[told], rows.y[told], rows.w[told])), encoding="utf-8")
+            found = bins(p[told], rows.y[told], rows.w[told])
+            among = among_worlds(p[told], rows.y[told], rows.w[told], rows.world[told])
+            svg.write_text(picture(*found, *among), encoding="utf-8")
 
 
 def bins(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -315,6 +317,24 @@ def bins(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.nd
         np.bincount(at, w * y, 10)[seen] / weight[seen],
         weight[seen],
     )
+
+
+def among_worlds(
+    p: np.ndarray, y: np.ndarray, w: np.ndarray, world: np.ndarray, draws: int = 400
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each part of the scale that ``bins`` tells of, the 95 % interval of the share that is one operator, by drawing worlds
+    anew: groups of one world overlap."""
+    at = np.minimum((p * 10).astype(int), 9)
+    _, of = np.unique(world, return_inverse=True)
+    rng, worlds = np.random.default_rng(1), of.max() + 1
+    weight, held = np.zeros((worlds, 10)), np.zeros((worlds, 10))
+    np.add.at(weight, (of, at), w)
+    np.add.at(held, (of, at), w * y)
+    drawn = np.stack([np.bincount(rng.integers(0, worlds, worlds), minlength=worlds) for _ in range(draws)])
+    all_ = drawn @ weight
+    share = np.divide(drawn @ held, all_, out=np.full(all_.shape, np.nan), where=all_ > 0)[:, weight.sum(axis=0) > 0]
+    low, high = np.nanquantile(share, [0.025, 0.975], axis=0)
+    return low, high
 
 
 def report(name: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, of: np.ndarray) -> None:
@@ -336,8 +356,8 @@ def report(name: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, of: np.ndarra
             )
 
 
-def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
-    """The calibration plot: what was said against what held, dots by weight."""
+def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The calibration plot: what was said against what held, dots by weight, bars from ``low`` to ``high``."""
 
     def x(v: float) -> float:
         return 60 + 300 * v
@@ -345,14 +365,18 @@ def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
     def y(v: float) -> float:
         return 330 - 300 * v
 
+    bars = "".join(
+        f'<path d="M{x(s):.1f} {y(a):.1f} V{y(b):.1f}" stroke="#2b7a78" stroke-width="1.5"/>'
+        for s, a, b in zip(said, low, high)
+    )
     dots = "".join(
-        f'<circle cx="{x(s):.1f}" cy="{y(h):.1f}" r="{3 + 9 * np.sqrt(n / weight.max()):.1f}" fill="#2b7a78" '
+        f'<circle cx="{x(s):.1f}" cy="{y(h):.1f}" r="{2 + 6 * np.sqrt(n / weight.max()):.1f}" fill="#2b7a78" '
         'fill-opacity=".7"/>'
         for s, h, n in zip(said, held, weight)
     )
     ticks = "".join(
-        f'<text x="{x(v):.0f}" y="350" text-anchor="middle">{v:.1f}</text>'
-        f'<text x="50" y="{y(v) + 4:.0f}" text-anchor="end">{v:.1f}</text>'
+        f'<text x="{x(v):.0f}" y="350" text-anchor="middle">{v:g}</text>'
+        f'<text x="50" y="{y(v) + 4:.0f}" text-anchor="end">{v:g}</text>'
         for v in (0, 0.25, 0.5, 0.75, 1)
     )
     return (
@@ -360,7 +384,7 @@ def picture(said: np.ndarray, held: np.ndarray, weight: np.ndarray) -> str:
         'fill="#777" role="img"><title>Calibration on worlds of generators left out</title>'
         '<rect x="60" y="30" width="300" height="300" fill="none" stroke="#999"/>'
         '<path d="M60 330 L360 30" stroke="#999" stroke-dasharray="4 4"/>'
-        f'{dots}{ticks}<text x="210" y="375" text-anchor="middle">probability that was said</text>'
+        f'{bars}{dots}{ticks}<text x="210" y="375" text-anchor="middle">probability that was said</text>'
         '<text x="16" y="180" transform="rotate(-90 16 180)" text-anchor="middle">share that is one operator</text>'
         "</svg>\n"
     )

@@ -61,12 +61,13 @@ class Shared:
 
 
 def shared_values(holdings: Holdings, members: np.ndarray, kinds: np.ndarray) -> Shared:
-    """The rare values of ``kinds`` that at least two of ``members`` hold."""
+    """The values of ``kinds`` that at least two of ``members`` hold, and few others."""
     position, value = holdings.values_of(members)
-    keep = kinds[holdings.kind[value]] & (holdings.holders[value] <= holdings.cap()[value])
+    keep = kinds[holdings.kind[value]]
     number, values = dense(value[keep])
     count = np.bincount(number, minlength=len(values))
-    shared = count[number] >= 2
+    is_rare = holdings.holders[values] - count <= holdings.cap()[values]
+    shared = ((count >= 2) & is_rare)[number]
     number, kept = dense(number[shared])
     return Shared(position[keep][shared], number, np.log2(holdings.n / holdings.holders[values[kept]]))
 

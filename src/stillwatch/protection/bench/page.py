@@ -12,7 +12,7 @@ from stillwatch.protection.bench.rows import Found, Over, Row, Table
 from stillwatch.protection.registration import THRESHOLD
 
 PAGE, PICTURE = "bench.md", "power.svg"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 150, 20, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 372, 64, 150, 32, 44
 LEAST, MOST = 0.1, 1000.0
 """Of -log10 p, on the picture."""
 LINES = (("open", "open weights", "#1f5fa8"), ("closed", "its text", "#b5541c"))
@@ -109,7 +109,7 @@ def _axes(shares: Sequence[float]) -> Iterator[str]:
     yield f'<path d="M{LEFT} {limit:.1f}H{right}" stroke="#333333" stroke-dasharray="5 4"/>'
     yield f'<text x="{right + 6}" y="{limit + 4:.1f}">threshold, one key</text>'
     yield f'<text x="{LEFT}" y="{HEIGHT - 8}">share of answers that carried the watermark</text>'
-    yield f'<text x="{LEFT - 50}" y="{TOP - 6}">-log10 p</text>'
+    yield f'<text x="{LEFT - 50}" y="{TOP - 18}">-log10 p</text>'
 
 
 def _line(found: Sequence[Found], shares: Sequence[float], how: str, name: str, colour: str) -> Iterator[str]:
