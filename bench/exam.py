@@ -198,11 +198,18 @@ def times(rows: list[dict[str, Any]]) -> None:
         heads = [
             c["heads"]["exchanges_median"] for c in some if c["heads"] and c["heads"]["exchanges_median"] is not None
         ]
+        known = [c["heads"]["known_median"] for c in some if c["heads"] and c["heads"]["known"]]
         console.print(
             f"{name}: {len(some)} campaigns, served before flagged {served / max(1, harvest):.3f} of {harvest:,}, "
-            f"named before (median) {np.median(before) if before else float('nan'):.3f} of the harvest; "
-            f"new heads: {len(heads)} campaigns, median exchanges {np.median(heads) if heads else float('nan'):.1f}"
+            f"named before (median) {middle(before):.3f} of the harvest; "
+            f"new heads: {len(heads)} campaigns, median exchanges {middle(heads):.1f}; once named: {len(known)} campaigns, "
+            f"median {middle(known):.1f}"
         )
+
+
+def middle(values: list[float]) -> float:
+    """The median; nan of none."""
+    return float(np.median(values)) if values else float("nan")
 
 
 def parse() -> argparse.Namespace:

@@ -177,7 +177,17 @@ def test_new_heads_are_counted_by_all_they_did_before_the_flag(tmp_path: Path) -
     # before the flag: 0, 1, …, 8 exchanges, and all 100 of the one never flagged; the idle one made none
     assert (told.never_flagged, told.exchanges_median) == (Rate(1, 10), 4.5)
     assert told.exchanges_90 == pytest.approx(8 + 0.1 * 92)
+    # the unflagged one took nothing, so that nobody can say whether it began before or after its campaign was named
+    assert (told.known, told.known_median) == (9, 4.0)
     assert found.pooled.heads == told
+
+
+def test_heads_that_began_before_their_campaign_was_named_are_told_apart(tmp_path: Path) -> None:
+    early = A("n0", "one", taken=[1, 2, 3, 4], flagged=6, reported="x", generation=1)
+    late = A("n1", "one", taken=[20, 21, 22], flagged=22, reported="x", generation=1)
+    told = timeliness(tmp_path, [HALFWAY, early, late, HONEST], {"x": 6}).campaigns[0].heads
+    assert told is not None
+    assert (told.exchanges_median, told.known, told.known_median) == (3.0, 1, 2.0)
 
 
 def test_without_replacements_there_are_no_heads_to_tell_of(tmp_path: Path) -> None:
@@ -286,7 +296,15 @@ def test_everything_goes_into_json_and_onto_the_screen(tmp_path: Path) -> None:
         k: plain["honest"]["ever"][k] for k in ("value", "low", "high")
     }
     text = shown(found)
-    for words in ("How early the replay told", "76.2%", "2 / 2", "New heads: 1", "1 [office]", "2.0 h"):
+    for words in (
+        "How early the replay told",
+        "76.2%",
+        "2 / 2",
+        "New heads: 1",
+        "at most 2 exchanges before",
+        "1 [office]",
+        "2.0 h",
+    ):
         assert words in text
 
 

@@ -148,12 +148,12 @@ def sentence(verdict: Verdict, shares: dict[str, float], exchanges: int) -> str:
     aim = f", after {' and '.join(after[:3])}" if after else ""
     held = [f for f, b in sorted(verdict.evidence.items(), key=lambda i: -i[1]) if b >= 3]
     if verdict.outcome is Outcome.CAMPAIGN:
-        return f"{size} accounts with one hidden operator made {exchanges} exchanges{aim}; evidence: {', '.join(held)}."
+        return f"{size:,} accounts with one hidden operator made {exchanges:,} exchanges{aim}; evidence: {', '.join(held)}."
     reason = next((a.text for a in verdict.alternatives if a.explains), "")
     if reason:
-        return f"{size} accounts belong together but are explained: {reason}."
+        return f"{size:,} accounts belong together but are explained: {reason}."
     weakest = min(verdict.bits, key=lambda axis: verdict.bits[axis])
-    return f"{size} accounts belong together{aim}; too little speaks for {weakest.value} to act."
+    return f"{size:,} accounts belong together{aim}; too little speaks for {weakest.value} to act."
 
 
 def picture(case: Case, holdings: Holdings, names: Names) -> tuple[tuple[Node, ...], tuple[tuple[int, int], ...]]:

@@ -140,6 +140,11 @@ def _timeliness_sentences(report: Timeliness) -> Iterator[str]:
         yield f"Planted accounts ever flagged: {flagged:,}; {cleared:,} of them were wrongly cleared."
     if heads := report.pooled.heads:
         yield f"New heads: {heads.never_flagged.total:,}; {heads.never_flagged.hits:,} were never flagged."
+        if heads.known_median is not None:
+            yield (
+                f"Of the {heads.known:,} that began once their campaign was named, half made at most "
+                f"{heads.known_median:,.0f} exchanges before they were flagged."
+            )
     yield _honest_sentence(report.honest, report.populations)
 
 

@@ -46,6 +46,10 @@ class Heads:
     exchanges_median: float | None
     exchanges_90: float | None
     """Nine in ten made at most as many."""
+    known: int
+    """Heads whose harvest began once their campaign was named: what was to be recognised was known."""
+    known_median: float | None
+    """Exchanges of such a head before it was flagged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +134,9 @@ def judge_timeliness(
     shapes = sorted({c.shape for c in found.values()})
     return Timeliness(
         tuple(found.values()),
-        _pool("all", found, taken),
-        _pool("large", {k: c for k, c in found.items() if c.accounts >= LARGE_ACCOUNTS}, taken),
-        tuple(_pool(shape, {k: c for k, c in found.items() if c.shape == shape}, taken) for shape in shapes),
+        _pool(replay, "all", found),
+        _pool(replay, "large", {k: c for k, c in found.items() if c.accounts >= LARGE_ACCOUNTS}),
+        tuple(_pool(replay, shape, {k: c for k, c in found.items() if c.shape == shape}) for shape in shapes),
         *_honest(replay),
     )
 
@@ -154,20 +158,27 @@ def _campaign(replay: Replay, taken: Taken, code: int) -> CampaignTimes:
         before_named=unnamed,
         before_named_share=unnamed / harvest if harvest else None,
         hours_to_named=float(hours) if np.isfinite(hours) else None,
-        heads=_heads(taken, of),
+        heads=_heads(replay, taken, of),
     )
 
 
-def _heads(taken: Taken, of: Flags) -> Heads | None:
+def _heads(replay: Replay, taken: Taken, of: Flags) -> Heads | None:
     if (taken.generation < 0).all():
         return None
     heads = of & (taken.generation > 0)
     before = taken.unflagged[heads]
     never = Rate(int((~taken.is_flagged[heads]).sum()), len(before))
-    return Heads(never, *(map(float, np.quantile(before, (0.5, 0.9))) if len(before) else (None, None)))
+    is_known = np.isfinite(taken.first_us) & (taken.first_us >= replay.named_us[taken.code])
+    known = taken.unflagged[heads & is_known]
+    return Heads(never, _quantile(before, 0.5), _quantile(before, 0.9), len(known), _quantile(known, 0.5))
 
 
-def _pool(name: str, found: Mapping[int, CampaignTimes], taken: Taken | None) -> Pool:
+def _quantile(values: Numbers, part: float) -> float | None:
+    return float(np.quantile(values, part)) if len(values) else None
+
+
+def _pool(replay: Replay, name: str, found: Mapping[int, CampaignTimes]) -> Pool:
+    taken = replay.taken
     harvesting = [c for c in found.values() if c.harvest]
     harvest, served, unnamed = np.array([(c.harvest, c.served, c.before_named) for c in harvesting]).reshape(-1, 3).T
     hours = [np.inf if c.hours_to_named is None else c.hours_to_named for c in harvesting]
@@ -179,7 +190,7 @@ def _pool(name: str, found: Mapping[int, CampaignTimes], taken: Taken | None) ->
         served=_estimate(len(harvesting), lambda drawn: served[drawn].sum(axis=-1) / harvest[drawn].sum(axis=-1)),
         before_named_median=_estimate(len(harvesting), lambda drawn: np.median((unnamed / harvest)[drawn], axis=-1)),
         hours_to_named_median=float(middle) if np.isfinite(middle) else None,
-        heads=_heads(taken, np.isin(taken.code, list(found))) if taken else None,
+        heads=_heads(replay, taken, np.isin(taken.code, list(found))) if taken else None,
     )
 
 
