@@ -27,6 +27,7 @@ from stillwatch.scoring import (
     expected_false,
     family_of,
     judge,
+    more,
     settle,
     signalled,
     told,
@@ -233,8 +234,8 @@ def test_each_kind_is_measured_on_members_that_the_other_families_picked(court: 
 def test_accounts_that_have_not_been_seen_yet_change_no_tie(court: Court) -> None:
     """A replay numbers all accounts of a log at once; what it judges is what has arrived."""
     members = court.town.clusters["campaign"]
-    for more in (1, 400):
-        wider = Holdings.load(court.engine, len(court.town.log.accounts) + more)
+    for later in (1, 400):
+        wider = Holdings.load(court.engine, len(court.town.log.accounts) + later)
         case = gather(court.engine, wider, [(members, vouched(wider, members))])[0]
         narrow = gather(court.engine, court.holdings, [(members, vouched(court.holdings, members))])[0]
         for one, other in zip(case.ties, narrow.ties):
@@ -261,7 +262,7 @@ LONG = RULES.act + 1
 GOOD: dict[str, Any] = {
     "odds": LONG,
     "practising": 1.0,
-    "read": True,
+    "traits": {"read": 0.0, "share_two": 1.0, "share_card": 1.0, "share_phone": 0.0, "exclusive": 1.0},
     "bits": {Axis.COORDINATION: 30.0, Axis.EXTRACTION: 6.0, Axis.CONCEALMENT: 3.0},
     "evidence": {"identity": 15.0, "template": 15.0, "content": 6.0},
 }
@@ -273,7 +274,7 @@ def drafted(case: Case, alternatives: tuple[Alternative, ...] = (), **changes: A
     return Verdict(
         case=case, outcome=Outcome.REVIEW, confidence=probability(given["odds"]), q_value=1.0, exhibits=nothing,
         alternatives=alternatives, risk=np.zeros(case.size), odds=given["odds"], practising=given["practising"],
-        read=given["read"],
+        more=more(GOOD["traits"] | given["traits"], case.size, RULES),
         bits=GOOD["bits"] | given["bits"], evidence=given["evidence"],
     )  # fmt: skip
 
@@ -295,15 +296,21 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
     ("too many false ones", {"q_value": RULES.q_value + 0.001}, Outcome.REVIEW),
     ("no concealment", {"bits": {Axis.CONCEALMENT: RULES.concealment - 0.1}}, Outcome.REVIEW),
     ("few practise it", {"practising": RULES.practising - 0.01}, Outcome.REVIEW),
-    (
-        "reads like others' work",
-        {"odds": RULES.act + RULES.unread - 0.01, "read": False, "size": 60},
-        Outcome.REVIEW,
-    ),
-    (
-        "reads like theirs, long odds",
-        {"odds": RULES.act + RULES.unread, "read": False, "size": 60},
-        Outcome.CAMPAIGN,
+    *(
+        (name, {"odds": RULES.act + needed + past, "traits": traits, "size": 60}, outcome)
+        for name, traits, needed in (
+            ("reads like others' work", {"read": -1.1}, RULES.unread),
+            ("shares wordings alone", {"share_two": 0.2, "share_card": 0.2}, RULES.alone),
+            ("a public wording", {"exclusive": 0.2, "share_card": 0.2}, RULES.public),
+            ("a public wording, and cards", {"exclusive": 0.2}, 0.0),
+            ("a public wording, and phones", {"exclusive": 0.2, "share_card": 0.0, "share_phone": 0.5}, 0.0),
+            (
+                "a public wording alone",
+                {"exclusive": 0.2, "share_two": 0.0, "share_card": 0.0},
+                RULES.alone + RULES.public,
+            ),
+        )
+        for past, outcome in ((-0.01, Outcome.REVIEW), (0.0, Outcome.CAMPAIGN))
     ),
     ("explained", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN - 0.1}}, Outcome.LET_GO),
     ("explained, but plain", {"alternatives": EXPLAINS, "bits": {Axis.EXTRACTION: PLAIN}}, Outcome.REVIEW),
@@ -312,7 +319,9 @@ SETTLED: list[tuple[str, dict[str, Any], Outcome]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "outcome"), [(c, o) for _, c, o in SETTLED], ids=[n for n, _, _ in SETTLED])
+@pytest.mark.parametrize(
+    ("change", "outcome"), [(c, o) for _, c, o in SETTLED], ids=[f"{n}, {o}" for n, _, o in SETTLED]
+)
 def test_what_is_missing_decides(change: dict[str, Any], outcome: Outcome) -> None:
     change = dict(change)
     case, q_value = hand(change.pop("size", 20)), change.pop("q_value", 0.001)

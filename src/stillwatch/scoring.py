@@ -31,6 +31,8 @@ not long."""
 DOUBT = 5.0
 """Bits below nought down to which an account stays in a group it is of one piece with
 (``membership.Rules.doubtful``), and one."""
+PARTLY, THEIRS = 0.3, 0.25
+"""Share of a group from which on a trace is one of the group; and share of its wordings' uses from which on they are its own."""
 FAMILY_CEILING = 20.0
 """Bits a family can give to a case, whatever the size of the cluster: independence is an approximation."""
 
@@ -43,9 +45,10 @@ class Rules:
     What is after training data must be seen: a part ``practising`` of the accounts uses wordings that mark them; and
     so must be who they say they are: ``concealment`` bits. Or each axis is proven by exhibits, and what they ask is
     plain: ``families`` traces of 3 bits and ``coordination_bits``, ``extraction_bits``, ``concealment_bits``.
-    Where the wordings that mark them read less than half as much like training data as what others ask, ``unread`` bits more
-    are asked for; and of less than ``handful`` accounts ``few`` more, since a company of a dozen that did not say so is commoner
-    than an operator of a dozen.
+    More bits are asked of what honest groups look like (``more``): ``unread`` where the wordings that mark them read less than
+    half as much like training data as what others ask; ``few`` of less than ``handful`` accounts, since a company of a dozen
+    that did not say so is commoner than an operator of a dozen; ``alone`` of those who share wordings and nothing beside, as
+    users of a tool do; ``public`` where these are mostly others' and nobody pays for another, as in an undeclared company.
     ``worth`` bits of odds send a case to review, and so do proven axes, whatever the odds. ``cover`` and ``lift`` are what a
     shared value needs to be named.
     """
@@ -55,6 +58,8 @@ class Rules:
     unread: float = 2.0
     handful: int = 16
     few: float = 2.0
+    alone: float = 1.0
+    public: float = 2.0
     worth: float = -1.0
     practising: float = 0.2
     concealment: float = 1.0
@@ -72,14 +77,13 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was decided of a case, and why. ``odds`` are log2 odds that it is one hidden operator; ``practising`` is the
-    share of its accounts that use wordings which mark it, ``read`` whether these read at least half as much like training data as
-    what others ask; ``risk`` is by member, in the order of
-    ``case.members``."""
+    share of its accounts that use wordings which mark it, ``more`` the bits asked of it beside what is asked of any;
+    ``risk`` is by member, in the order of ``case.members``."""
 
     case: Case
     odds: float
     practising: float
-    read: bool
+    more: float
     outcome: Outcome
     confidence: float
     q_value: float
@@ -115,9 +119,21 @@ def draft(case: Case, ground: Ground, signals: pa.Table, rules: Rules) -> Verdic
     odds = weights.odds(found)
     alternatives = consider(case, bits[Axis.EXTRACTION], holdings, found)
     return Verdict(
-        case, odds, found["practising"], found["read"] >= -1, Outcome.REVIEW, weighing.probability(odds), 1.0, bits, evidence,
-        exhibits, alternatives, np.zeros(case.size),
+        case, odds, found["practising"], more(found, case.size, rules), Outcome.REVIEW, weighing.probability(odds), 1.0,
+        bits, evidence, exhibits, alternatives, np.zeros(case.size),
     )  # fmt: skip
+
+
+def more(found: dict[str, float], size: int, rules: Rules) -> float:
+    """Bits asked of a group with these traits beside what is asked of any."""
+    paid = max(found["share_card"], found["share_phone"]) >= PARTLY
+    asked = (
+        (found["read"] < -1, rules.unread),
+        (size < rules.handful, rules.few),
+        (found["share_two"] < PARTLY, rules.alone),
+        (found["exclusive"] < THEIRS and not paid, rules.public),
+    )
+    return sum(bits for looks_so, bits in asked if looks_so)
 
 
 def told(found: dict[str, float], weights: Weights) -> list[Exhibit]:
@@ -260,9 +276,8 @@ def expected_false(probabilities: list[float]) -> list[float]:
 def settle(draft: Verdict, q_value: float, rules: Rules) -> Verdict:
     """The outcome: explained, campaign, or review."""
     case = draft.case
-    need = rules.act + (0.0 if draft.read else rules.unread) + (rules.few if case.size < rules.handful else 0.0)
     seen = draft.practising >= rules.practising and draft.bits[Axis.CONCEALMENT] >= rules.concealment
-    weighty = draft.odds >= need and q_value <= rules.q_value and seen
+    weighty = draft.odds >= rules.act + draft.more and q_value <= rules.q_value and seen
     plain = proven(draft, rules) and draft.bits[Axis.EXTRACTION] >= rules.plain and not doubted(draft, rules)
     passes = case.size >= rules.smallest and (weighty or plain)
     if any(a.explains for a in draft.alternatives):
@@ -288,7 +303,7 @@ def proven(draft: Verdict, rules: Rules) -> bool:
 
 def doubted(draft: Verdict, rules: Rules) -> bool:
     """Whether the odds speak against a case so far that no proof of its axes makes up for it."""
-    return draft.odds < rules.unlikely
+    return draft.odds < rules.unlikely + draft.more
 
 
 def member_risk(case: Case, confidence: float) -> np.ndarray:
