@@ -279,6 +279,18 @@ def test_others_have_little_of_what_sets_the_ten_apart(hand: Ground) -> None:
         assert others[name] < ten[name], name
 
 
+def test_what_many_share_is_rare_among_the_others() -> None:
+    """A network that eighty of two hundred accounts come from is an operator's where these are its own, and a carrier's for
+    whoever is a part of those who come from it."""
+    log = SmallLog()
+    for k in range(200):
+        log.exchange(log.account(), 3, net="one" if k < 80 else f"own {k}")
+    with log.opened() as engine:
+        ground = Ground.load(engine, Holdings.load(engine, 200))
+    assert traits(ground, np.arange(80))["share_net"] == 1.0
+    assert traits(ground, np.arange(20))["share_net"] == 0.0
+
+
 def test_who_moves_to_a_new_model_within_a_day() -> None:
     log = SmallLog()
     for k in range(60):
