@@ -307,9 +307,14 @@ def check(files: list[Path], svg: Path | None) -> None:
             svg.write_text(picture(*found, *among), encoding="utf-8")
 
 
+def tenth(p: np.ndarray) -> np.ndarray:
+    """In which of ten parts of the scale each probability lies."""
+    return np.minimum((p * 10).astype(int), 9)
+
+
 def bins(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean probability, share that is one operator, and weight, in ten parts of the scale."""
-    at = np.minimum((p * 10).astype(int), 9)
+    at = tenth(p)
     weight = np.bincount(at, w, 10)
     seen = weight > 0
     return (
@@ -324,7 +329,7 @@ def among_worlds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each part of the scale that ``bins`` tells of, the 95 % interval of the share that is one operator, by drawing worlds
     anew: groups of one world overlap."""
-    at = np.minimum((p * 10).astype(int), 9)
+    at = tenth(p)
     _, of = np.unique(world, return_inverse=True)
     rng, worlds = np.random.default_rng(1), of.max() + 1
     weight, held = np.zeros((worlds, 10)), np.zeros((worlds, 10))

@@ -83,10 +83,15 @@ class Holdings:
         """Values held by any of ``accounts``, as pairs (position in ``accounts``, value)."""
         return ranges(self.account_at, self.by_account, accounts)
 
-    def cap(self) -> np.ndarray:
-        """For each value, the largest number of holders with which it still is rare evidence (0: never)."""
-        share = np.array([KINDS[k].cap for k in KIND_NAMES])[self.kind]
+    def cap(self, values: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """For each of ``values``, the largest number of holders with which it still is rare evidence (0: never)."""
+        share = np.array([KINDS[k].cap for k in KIND_NAMES])[self.kind[values]]
         return np.where(share > 0, np.maximum(50, share * self.n), 0)
+
+    def rare_beside(self, values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        """Whether each of ``values`` is rare evidence about a group of whom ``inside`` hold it, by who else does: what thousands
+        of an operator's accounts share is common because of them."""
+        return np.asarray(self.holders[values] - inside <= self.cap(values))
 
     def degrees(self) -> np.ndarray:
         """Rare values per customer and kind, (accounts, kinds)."""

@@ -155,7 +155,6 @@ class Ground:
     """Exchanges by customer and capability."""
     all_aims: np.ndarray
     """Those of all customers."""
-    cap: np.ndarray
     measures: dict[str, Measure]
     """Means by exchange (``MEASURES``, ``weekend``), by customer of at least eight (``day``), by customer (``crossing``)."""
     volume_spread: float
@@ -195,7 +194,7 @@ class Ground:
         return cls(
             holdings, totals, declared, sites["net"], sites["share"].astype(float), moves["moved"].astype(float),
             moves["asked"].astype(float), wordings, np.append(first, len(wording)), rows["account"].to_numpy(), practice,
-            aims, aims.sum(axis=0), holdings.cap(), measures, float(totals["volume"][n > 0].std()), slots,
+            aims, aims.sum(axis=0), measures, float(totals["volume"][n > 0].std()), slots,
         )  # fmt: skip
 
 

@@ -66,8 +66,7 @@ def shared_values(holdings: Holdings, members: np.ndarray, kinds: np.ndarray) ->
     keep = kinds[holdings.kind[value]]
     number, values = dense(value[keep])
     count = np.bincount(number, minlength=len(values))
-    is_rare = holdings.holders[values] - count <= holdings.cap()[values]
-    shared = ((count >= 2) & is_rare)[number]
+    shared = ((count >= 2) & holdings.rare_beside(values, count))[number]
     number, kept = dense(number[shared])
     return Shared(position[keep][shared], number, np.log2(holdings.n / holdings.holders[values[kept]]))
 

@@ -194,14 +194,11 @@ def dispatch(user: np.ndarray, which: np.ndarray, n: np.ndarray) -> float:
 
 
 def rare_of(ground: Ground, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values that members hold and few others do, as pairs (position in ``members``, value).
-
-    What thousands of an operator's accounts share is common because of them.
-    """
+    """The values that members hold and few others do, as pairs (position in ``members``, value)."""
     h = ground.holdings
     position, held = h.values_of(members)
     values, number, inside = np.unique(held, return_inverse=True, return_counts=True)
-    rare = (h.holders[values] - inside <= ground.cap[values])[number]
+    rare = h.rare_beside(values, inside)[number]
     return position[rare], held[rare]
 
 
